@@ -1,0 +1,1 @@
+"""One folder an ffn: spec.py (torch-free), reference.py (PyTorch), engine.py (Numba)."""

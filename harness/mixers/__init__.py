@@ -1,0 +1,1 @@
+"""One folder a mixer: spec.py (torch-free), reference.py (PyTorch), engine.py (Numba)."""

@@ -1,0 +1,330 @@
+"""The nouns: frozen, no behaviour beyond their own invariants.
+
+Units are SI without prefixes: seconds, bytes, joules, operations. One multiply-add is 2 operations.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SCHEMA = 1  # raised by one whenever a stored field changes meaning
+
+# ---- what is tried -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Shape:
+    """Dimensions of a stack of blocks, each RMSNorm + mixer + RMSNorm + gated ffn.
+
+    hidden: ffn neurons; channels: MCSD channels; group: neurons a selective ffn switches at once;
+    context: tokens of a training window.
+    """
+
+    vocabulary: int
+    width: int
+    layers: int
+    mixers: tuple[str, ...]  # one name a layer
+    ffn: str
+    hidden: int
+    heads: int
+    kv_heads: int
+    head_width: int
+    channels: int
+    context: int
+    group: int = 32
+    selector_rank: int = 8
+    tied: bool = False  # the head is the embedding
+    rope_base: float = 10000.0
+
+    def __post_init__(self) -> None:
+        if len(self.mixers) != self.layers:
+            raise ValueError(f"{self.layers} layers need as many mixers, got {self.mixers}")
+        if self.heads % self.kv_heads:
+            raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} key-value heads")
+        if self.width % self.channels:
+            raise ValueError(f"width {self.width} does not split into {self.channels} channels")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Recipe:
+    """How a candidate is made, from nothing; its hash finds the checkpoint again.
+
+    name:  `MIXER[+FFN]:SIZE[@STEP[+STEP]]`, for people
+    steps: transforms and formats in order, e.g. ("prune50", "int8")
+    tokens: training budget [tokens]; 0 means random weights, so speed only
+    active: mean fraction of ffn groups a selective ffn aims at
+    """
+
+    name: str
+    shape: Shape  # before the steps
+    steps: tuple[str, ...] = ()
+    corpus: str = "pydocs"
+    tokens: int = 0
+    batch: int = 12
+    seed: int = 0
+    learning_rate: float = 3e-3
+    active: float = 1.0
+    teacher: str | None = None  # the name of another candidate
+
+
+@dataclass(frozen=True, slots=True)
+class Tensor:
+    """A parameter: its name inside the layer, and shape (rows, columns) or (n,).
+
+    packed: stored in the candidate's weight format; otherwise it stays float32.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    packed: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """One kernel at one size, `count` times on distinct weights, within a workload.
+
+    All figures are those of a single call. A mixer or ffn names the tensor it multiplies by in
+    `weight` (and the mean `share` of it that is read); workload.py fills in the rest from the
+    format that tensor is stored in.
+    """
+
+    kernel: str
+    sizes: Mapping[str, int]
+    count: int
+    operations: int  # [op]
+    weight: str = ""
+    share: float = 1.0
+    weight_bytes: int = 0  # read once [B]
+    state_bytes: int = 0  # KV cache or recurrent state read and written [B]
+    activation_bytes: int = 0  # [B]
+    arithmetic: Literal["float32", "int8"] = "float32"
+    format: str = "f32"
+
+    @classmethod
+    def of_matrix(
+        cls, tensor: Tensor, tokens: int, blocks: int = 1, share: float = 1.0, work: float = 1.0
+    ) -> Call:
+        """`tokens` vectors through one weight matrix, or through its diagonal `blocks`.
+
+        share: mean fraction of the weights read; work: mean fraction of them a token uses
+        """
+        rows, columns = tensor.shape
+        return cls(
+            kernel="matvec" if tokens == 1 else "matmul",
+            sizes={"n": tokens, "m": rows // blocks, "k": columns},
+            count=blocks,
+            operations=round(2 * tokens * rows * columns * work) // blocks,
+            weight=tensor.name,
+            share=share / blocks,
+            activation_bytes=4 * tokens * (rows // blocks + columns),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """What one run executes, in order: `tokens` tokens from context depth `depth`.
+
+    name: pp128, tg64, tg64 @ d4096, ttft. Calls are those of ONE step: of the whole prompt for
+    a prefill, of one token (at the middle of the run) for a decode.
+    """
+
+    name: str
+    phase: Literal["prefill", "decode"]
+    tokens: int
+    depth: int
+    layers: int
+    calls: tuple[Call, ...]
+    resident_bytes: int  # weights, state and scratch that stay in memory [B]
+
+    @property
+    def weight_bytes(self) -> int:
+        return sum(c.count * c.weight_bytes for c in self.calls)
+
+    @property
+    def state_bytes(self) -> int:
+        return sum(c.count * c.state_bytes for c in self.calls)
+
+    @property
+    def operations(self) -> int:
+        return sum(c.count * c.operations for c in self.calls)
+
+
+# ---- what was seen: one kind of evidence per quantity ------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Measured:
+    """An instrument on the named host read this very quantity. Raw samples, never averaged."""
+
+    kind: Literal["measured"] = "measured"
+    samples: tuple[float, ...]
+    method: str  # the instrument: "pyperf", "rapl", "VmHWM", "counted"
+    flags: tuple[str, ...] = ()  # what makes it shaky: "spread 14 %", "beyond trained context"
+
+    def __post_init__(self) -> None:
+        if not self.samples or not all(math.isfinite(s) and s >= 0 for s in self.samples):
+            raise ValueError(f"samples must be finite, >= 0 and at least one, got {self.samples}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Projected:
+    """Computed from a device profile or an energy model by a named model; no instrument."""
+
+    kind: Literal["projected"] = "projected"
+    value: float
+    low: float  # ends of the 90 % interval
+    high: float
+    model: str
+    bound: str = ""  # what limits it: memory, compute, overhead
+    flags: tuple[str, ...] = ()  # "extrapolates: format not seen"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Failed:
+    """The quantity could not be had. Kept: a hole in a sweep is a result."""
+
+    kind: Literal["failed"] = "failed"
+    reason: str
+
+
+Evidence: TypeAlias = Measured | Projected | Failed
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Quality:
+    """Score of the packed weights through the engine on held-out data.
+
+    metric: "bits per byte" (lower is better) or "accuracy" (higher is better)
+    trained_on: hash of the corpus the checkpoint saw, to be compared with `corpus_hash`
+    """
+
+    metric: str
+    value: float
+    standard_error: float
+    blocks: int
+    corpus: str
+    corpus_hash: str
+    trained_on: str
+    seconds: float = 0.0  # what scoring took
+    flags: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Environment:
+    """The machine and the software at the time of a measurement."""
+
+    host: str
+    device: str  # the profile this host is, or "" when it is none of them
+    cpu: str
+    cores: int
+    memory_bytes: int
+    caches: Mapping[str, int]  # {"l1d": bytes, ...} of one core's view
+    governor: str
+    affinity: tuple[int, ...]
+    versions: Mapping[str, str]  # python, numba, numpy, edgewise, ...
+    commit: str
+    dirty: bool
+    started: str  # UTC, ISO 8601
+    clock_hz: tuple[float, ...] = ()  # at start and end, where readable
+    temperature_celsius: tuple[float, ...] = ()
+    limits: Mapping[str, float] = field(default_factory=dict)  # doctor's: read_bytes_per_s.1, ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Row:
+    """One tried point with its evidence; metrics are functions on it."""
+
+    candidate: str
+    recipe_hash: str
+    checkpoint_hash: str
+    parameters: int
+    device: str  # "host" names this machine when no profile fits
+    workload: str
+    phase: Literal["prefill", "decode"]
+    tokens: int
+    depth: int
+    threads: int
+    engine: str
+    seconds: Evidence  # of the whole run of `tokens` tokens
+    joules: Evidence  # of the whole run
+    resident: Evidence  # weights + state + scratch [B]
+    quality: Quality | None  # None: speed only, random weights
+    environment: Environment | None = None  # None: projected
+    weight_bytes: int = 0  # streamed in one step
+    state_bytes: int = 0
+    operations: int = 0  # of one step
+    compile_seconds: float | None = None
+    peak: Evidence | None = None  # high-water mark of the worker process [B]
+    baseline_bytes: int | None = None  # the same process before the model was loaded
+    seed: int = 0
+    quick: bool = False  # too few samples to publish
+    schema: int = SCHEMA
+
+
+# ---- what a plugin file provides, as its SPEC ----------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Splits:
+    """A corpus as bytes, or for `recall` as token arrays made on demand."""
+
+    train: np.ndarray  # (n,) uint8
+    validation: np.ndarray
+    test: np.ndarray
+    hash: str  # SHA-256 over the three
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Corpus:
+    name: str
+    summary: str
+    load: Callable[[], Splits]
+    metric: Literal["bits per byte", "accuracy"]
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mixer:
+    """Moves information between tokens: the torch-free half of a mixer folder.
+
+    tensors(shape): parameters of one layer
+    state_values(shape, depth): float32 values one layer keeps at a context of `depth` tokens
+    calls(shape, tokens, depth): kernel calls of one layer for `tokens` new tokens at `depth`
+    folder: where its reference.py and engine.py are; options: what a named variant sets there
+    """
+
+    name: str
+    folder: str
+    tensors: Callable[[Shape], tuple[Tensor, ...]]
+    state_values: Callable[[Shape, int], int]
+    calls: Callable[[Shape, int, int], tuple[Call, ...]]
+    source: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ffn:
+    """Works on each token alone: the torch-free half of an ffn folder.
+
+    calls(shape, tokens, active): kernel calls of one layer; `active` is the mean fraction of
+    its groups that run, 1 for a dense one
+    """
+
+    name: str
+    tensors: Callable[[Shape], tuple[Tensor, ...]]
+    calls: Callable[[Shape, int, float], tuple[Call, ...]]
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Metric:
+    name: str
+    unit: str
+    better: Literal["lower", "higher"]
+    value: Callable[[Row], float | None]  # None: this row cannot tell
