@@ -8,11 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
-if TYPE_CHECKING:
-    import numpy as np
+import numpy as np
+from numpy.typing import NDArray
 
+Array: TypeAlias = NDArray[Any]
 SCHEMA = 1  # raised by one whenever a stored field changes meaning
 
 # ---- what is tried -------------------------------------------------------------------------
@@ -71,6 +72,23 @@ class Recipe:
     learning_rate: float = 3e-3
     active: float = 1.0
     teacher: str | None = None  # the name of another candidate
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Checkpoint:
+    """Weights with the recipe that made them.
+
+    shape:   after the steps, since pruning shrinks it
+    arrays:  canonical tensor name -> array; a packed tensor has several, `NAME`, `NAME.scale`...
+    formats: tensor name -> format name; a tensor that is absent is f32
+    provenance: seed, commit, corpus_hash, losses, seconds, versions; empty for random weights
+    """
+
+    recipe: Recipe
+    shape: Shape
+    arrays: Mapping[str, Array]
+    formats: Mapping[str, str] = field(default_factory=dict)
+    provenance: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -274,9 +292,9 @@ class Row:
 class Splits:
     """A corpus as bytes, or for `recall` as token arrays made on demand."""
 
-    train: np.ndarray  # (n,) uint8
-    validation: np.ndarray
-    test: np.ndarray
+    train: NDArray[np.uint8]  # (n,)
+    validation: NDArray[np.uint8]
+    test: NDArray[np.uint8]
     hash: str  # SHA-256 over the three
 
 
@@ -319,6 +337,46 @@ class Ffn:
     name: str
     tensors: Callable[[Shape], tuple[Tensor, ...]]
     calls: Callable[[Shape, int, float], tuple[Call, ...]]
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Format:
+    """How one weight matrix (rows, columns) is stored, laid out and multiplied.
+
+    pack(weights) -> arrays as stored on disk: "" is the main one, others are suffixes ("scale")
+    unpack(arrays, shape) -> the float32 weights those arrays stand for
+    layout(arrays, shape) -> one stream of bytes in the order the kernel reads it
+    layout_bytes(rows, columns): length of that stream, for weights that do not depend on data
+    kernel: the kernel file whose `quantise`, `multiply` and `lookup` the engine calls
+    bits: stored per weight, scales included; rtol: of a matrix-vector product against float64 on
+    the unpacked weights
+    """
+
+    name: str
+    summary: str
+    pack: Callable[[Array], Mapping[str, Array]]
+    unpack: Callable[[Mapping[str, Array], tuple[int, int]], Array]
+    layout: Callable[[Mapping[str, Array], tuple[int, int]], Array]
+    layout_bytes: Callable[[int, int], int]
+    kernel: str
+    arithmetic: Literal["float32", "int8"]
+    bits: float
+    rtol: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Transform:
+    """Turns the checkpoint of a recipe so far into the one after this step.
+
+    apply(checkpoint, recipe, progress): `recipe` names the seed, corpus and budget of the result;
+    progress(stage, done, total) is told how far it is. It may train, so it imports PyTorch inside.
+    """
+
+    name: str
+    summary: str
+    apply: Callable[[Checkpoint, Recipe, Callable[[str, int, int], None]], Checkpoint]
     source: str
 
 

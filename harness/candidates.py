@@ -1,0 +1,134 @@
+"""A short name, `MIXER[+FFN]:SIZE[@STEP[+STEP]]`, -> the recipe it stands for."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from harness import plugins
+from harness.errors import BadInput, UnknownName
+from harness.records import Recipe, Shape, Tensor
+
+ZOO = Path(__file__).parent / "zoo"
+SELECTIVE_ACTIVE = 0.5  # the budget a selective ffn aims at unless told otherwise
+NAME = re.compile(
+    r"(?P<mixer>[a-z0-9-]+)(\+(?P<ffn>[a-z0-9]+))?:(?P<size>[a-z0-9.-]+)(@(?P<steps>[a-z0-9+]+))?"
+)
+
+
+def sizes() -> list[str]:
+    return sorted(path.stem for path in ZOO.glob("*.toml"))
+
+
+def parse(name: str, *, corpus: str = "pydocs", tokens: int | None = None, seed: int = 0) -> Recipe:
+    """The recipe of a short name; `tokens` overrides the size's training budget.
+
+    Raises BadInput when the name is malformed, UnknownName when a part of it is not known.
+    """
+    match = NAME.fullmatch(name)
+    if match is None:
+        raise BadInput(
+            f"candidate {name!r} is not of the form MIXER[+FFN]:SIZE[@STEP[+STEP]], "
+            f"e.g. attention:nano or mcsd+selective:nano@int8"
+        )
+    ffn, size = match["ffn"] or "dense", match["size"]
+    plugins.pick(plugins.mixers(), match["mixer"], "mixer")
+    plugins.pick(plugins.ffns(), ffn, "ffn")
+    steps = tuple(match["steps"].split("+")) if match["steps"] else ()
+    _check_steps(name, steps)
+    raw = _read(size)
+    if match["mixer"] not in raw["hidden"]:
+        known = ", ".join(sorted(raw["hidden"]))
+        raise UnknownName(f"size {size!r} has no ffn width for {match['mixer']!r}; known: {known}")
+    budget = (raw["tokens"] if tokens is None else tokens) if raw["trained"] else 0
+    return Recipe(
+        name=name,
+        shape=_shape(raw, match["mixer"], ffn),
+        steps=steps,
+        corpus=corpus,
+        tokens=budget,
+        batch=raw.get("batch", 1),
+        seed=seed,
+        learning_rate=raw.get("learning_rate", 0.0),
+        active=SELECTIVE_ACTIVE if ffn == "selective" else 1.0,
+        teacher=_teacher(match["mixer"], size) if "distil" in steps else None,
+    )
+
+
+def base(recipe: Recipe) -> Recipe:
+    """The recipe without its steps: what is trained before anything is compressed."""
+    return replace(recipe, name=recipe.name.partition("@")[0], steps=(), teacher=None)
+
+
+def tensors(shape: Shape) -> dict[str, Tensor]:
+    """Every parameter of a stack by canonical name, in the order of use."""
+    found = {"embedding": Tensor("embedding", (shape.vocabulary, shape.width))}
+    ffn = plugins.pick(plugins.ffns(), shape.ffn, "ffn")
+    for layer, name in enumerate(shape.mixers):
+        mixer = plugins.pick(plugins.mixers(), name, "mixer")
+        at = f"layers.{layer}"
+        found[f"{at}.mixer_norm"] = Tensor("mixer_norm", (shape.width,), packed=False)
+        found |= {f"{at}.mixer.{t.name}": t for t in mixer.tensors(shape)}
+        found[f"{at}.ffn_norm"] = Tensor("ffn_norm", (shape.width,), packed=False)
+        found |= {f"{at}.ffn.{t.name}": t for t in ffn.tensors(shape)}
+    found["norm"] = Tensor("norm", (shape.width,), packed=False)
+    if not shape.tied:
+        found["head"] = Tensor("head", (shape.vocabulary, shape.width))
+    return found
+
+
+def parameters(shape: Shape) -> int:
+    total = 0
+    for tensor in tensors(shape).values():
+        count = 1
+        for extent in tensor.shape:
+            count *= extent
+        total += count
+    return total
+
+
+def _check_steps(name: str, steps: tuple[str, ...]) -> None:
+    """Transforms in any order, then at most one format."""
+    known = {*plugins.transforms(), *plugins.formats()}
+    for position, step in enumerate(steps):
+        if step not in known:
+            raise UnknownName(f"{name!r}: unknown step {step!r}; known: {', '.join(sorted(known))}")
+        if step in plugins.formats() and position != len(steps) - 1:
+            raise BadInput(f"{name!r}: the format {step!r} must be the last step")
+    if len(set(steps)) != len(steps):
+        raise BadInput(f"{name!r} repeats a step")
+
+
+def _teacher(mixer: str, size: str) -> str:
+    teachers = {"nano": "micro"}
+    if size not in teachers:
+        raise BadInput(f"no teacher is set for size {size!r}; distil works for nano")
+    return f"{mixer}:{teachers[size]}"
+
+
+def _read(size: str) -> dict[str, Any]:
+    if size not in sizes():
+        raise UnknownName(f"unknown size {size!r}; known: {', '.join(sizes())} (in {ZOO})")
+    return tomllib.loads((ZOO / f"{size}.toml").read_text("utf-8"))
+
+
+def _shape(raw: Mapping[str, Any], mixer: str, ffn: str) -> Shape:
+    return Shape(
+        vocabulary=raw["vocabulary"],
+        width=raw["width"],
+        layers=raw["layers"],
+        mixers=(mixer,) * raw["layers"],
+        ffn=ffn,
+        hidden=raw["hidden"][mixer],
+        heads=raw["heads"],
+        kv_heads=raw["kv_heads"],
+        head_width=raw["head_width"],
+        channels=raw["channels"],
+        context=raw["context"],
+        tied=raw.get("tied", False),
+        rope_base=raw.get("rope_base", 10000.0),
+    )

@@ -1,0 +1,122 @@
+"""A candidate's weights <-> one safetensors file in the canonical layout."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+
+from harness.errors import BadCheckpoint, HarnessError
+from harness.records import Checkpoint, Recipe, Shape
+
+VERSION = 1
+SHIPPED = Path(__file__).parent / "trained"
+
+
+def folder() -> Path:
+    """Where this user's checkpoints, data and compiled plans are kept."""
+    if home := os.environ.get("EDGEWISE_CACHE"):
+        return Path(home)
+    import platformdirs  # noqa: PLC0415 - a timed worker is always told by the environment
+
+    return Path(platformdirs.user_cache_dir("edgewise"))
+
+
+def recipe_hash(recipe: Recipe) -> str:
+    return hashlib.sha256(json.dumps(asdict(recipe), sort_keys=True).encode()).hexdigest()[:16]
+
+
+def checkpoint_hash(checkpoint: Checkpoint) -> str:
+    """Of the bytes of every tensor, so that two files with equal weights are the same thing."""
+    digest = hashlib.sha256(json.dumps(asdict(checkpoint.shape), sort_keys=True).encode())
+    for name in sorted(checkpoint.arrays):
+        array = np.ascontiguousarray(checkpoint.arrays[name])
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(array.view(np.uint8).data if array.size else b"")
+    return digest.hexdigest()[:16]
+
+
+def file_name(recipe: Recipe) -> str:
+    slug = recipe.name.replace(":", "-").replace("+", "-").replace("@", "_")
+    return f"{slug}-{recipe_hash(recipe)}.safetensors"
+
+
+def path_of(recipe: Recipe) -> Path:
+    return folder() / "checkpoints" / file_name(recipe)
+
+
+def find(recipe: Recipe) -> Path | None:
+    """The checkpoint of this recipe: the user's own first, then the one shipped."""
+    candidates = (path_of(recipe), SHIPPED / file_name(recipe))
+    return next((path for path in candidates if path.exists()), None)
+
+
+def save(checkpoint: Checkpoint, path: Path) -> None:
+    """Write atomically; a full disk or a kill leaves the old file or none."""
+    from safetensors.numpy import save_file  # noqa: PLC0415
+
+    header = {
+        "version": VERSION,
+        "recipe": asdict(checkpoint.recipe),
+        "shape": asdict(checkpoint.shape),
+        "formats": dict(checkpoint.formats),
+        "provenance": dict(checkpoint.provenance),
+    }
+    arrays = {name: np.ascontiguousarray(a) for name, a in checkpoint.arrays.items()}
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".saving-")
+        os.close(handle)
+        save_file(arrays, temporary, metadata={"edgewise": json.dumps(header)})
+        os.replace(temporary, path)
+    except Exception as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        raise HarnessError(f"cannot save {path}: {error}; nothing was changed") from error
+
+
+def load(path: Path) -> Checkpoint:
+    """Read and check a file that may come from a stranger. Raises BadCheckpoint."""
+    from pydantic import TypeAdapter  # noqa: PLC0415
+    from safetensors import safe_open  # noqa: PLC0415
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            metadata = file.metadata() or {}
+            if "edgewise" not in metadata:
+                raise BadCheckpoint(f"{path} is not a checkpoint of Edgewise: no 'edgewise' entry")
+            header = json.loads(metadata["edgewise"])
+            if header.get("version") != VERSION:
+                found = header.get("version")
+                raise BadCheckpoint(f"{path} has version {found}, expected {VERSION}")
+            arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        checkpoint = Checkpoint(
+            recipe=TypeAdapter(Recipe).validate_python(header["recipe"]),
+            shape=TypeAdapter(Shape).validate_python(header["shape"]),
+            arrays=arrays,
+            formats=TypeAdapter(dict[str, str]).validate_python(header["formats"]),
+            provenance=header["provenance"],
+        )
+    except BadCheckpoint:
+        raise
+    except FileNotFoundError:
+        raise BadCheckpoint(f"{path} does not exist; `edgewise train` makes it") from None
+    except Exception as error:
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise BadCheckpoint(f"{path} is truncated or malformed: {first}") from error
+    check_finite(checkpoint, str(path))
+    return checkpoint
+
+
+def check_finite(checkpoint: Checkpoint, where: str) -> None:
+    """Raise BadCheckpoint at the first tensor that holds a NaN or an infinity."""
+    for name, array in checkpoint.arrays.items():
+        if np.issubdtype(array.dtype, np.floating) and not np.isfinite(array).all():
+            bad = int(array.size - np.isfinite(array).sum())
+            raise BadCheckpoint(f"{where}: tensor {name!r} holds {bad} values that are not finite")

@@ -1,0 +1,1 @@
+"""One file a transform: checkpoint + corpus -> a checkpoint that needs less."""

@@ -1,0 +1,1 @@
+"""Sizes and public architectures, one TOML file each: dimensions with their source."""
