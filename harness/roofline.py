@@ -1,0 +1,195 @@
+"""Arrays of facts and counts + fitted constants -> seconds of a step, any number of points at once.
+
+    step = (memory^p + compute^p)^(1/p) + attention + overhead
+    memory  = streamed bytes / bandwidth of the cores used, of the bus, or of the last cache
+    compute = sum of weights x cycles(format) x isa x engine / rate of the cores used
+
+The form and the centres of its constants follow a study that left whole devices out of
+calibration/published.csv; calibrate.py fits them. All in SI; n points, k constants.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeAlias, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.errors import BadInput
+
+FOLDER = Path(__file__).parent / "calibration"
+FIT = FOLDER / "fit.json"
+Floats: TypeAlias = NDArray[np.float64]
+Ints: TypeAlias = NDArray[np.int64]
+
+TRUST = 0.6  # weight of a measured bandwidth against the modelled one, on a logarithm
+STATIC = 0.75  # share of the work that is divided evenly, so that the slowest core sets the pace
+PASS = 512  # tokens of a prompt that share one reading of the weights (llama.cpp's ubatch)
+CACHED = (0.6, 1.4)  # resident bytes over cache bytes: below, all hits; above, none
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Fit:
+    """Constants of the model, by name such as "format.q4", and what is known of its errors.
+
+    intervals: per phase, logarithms of (5 %, 95 %) of published over projected seconds
+    provenance: what it was fitted on
+    """
+
+    model: str
+    names: tuple[str, ...]
+    values: Floats  # (k,)
+    intervals: Mapping[str, tuple[float, float]]
+    provenance: Mapping[str, object]
+
+    def index(self, name: str) -> int:
+        return self.names.index(name)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Points:
+    """What the model needs to know of n points, as arrays with one entry each.
+
+    A two-dimensional array has one column per family (cores) or per format (weights), in the
+    order in which `Fit.names` holds them. `factors` are columns of indices into the constants;
+    their product multiplies the cycles of the weights.
+    """
+
+    cores: Floats  # (n, families) cores in use
+    hertz: Floats  # (n, families) sum of their clocks
+    slowest: Floats  # (n, families) lowest of their clocks, inf where none is used
+    first: Ints  # (n,) column of the fastest core in use
+    threads: Floats  # (n,)
+    bus: Floats  # (n,) theoretical bandwidth
+    bus_share: Ints  # (n,) index of a constant
+    read_one: Floats  # (n,) measured with one thread, nan where it is not
+    read_all: Floats  # (n,) measured with as many threads as here, nan where it is not
+    cache: Floats  # (n,) last level
+    weights: Floats  # (n, formats) multiply-adds of weights in a step
+    factors: Ints  # (n, any)
+    others: Floats  # (n,) multiply-adds without weights in a step
+    other_cycles: Ints  # (n,) index of a constant
+    streamed: Floats  # (n,) bytes of weights and state that a step reads
+    resident: Floats  # (n,) bytes that a step touches again
+    prompt: Floats  # (n,) tokens of a prefill, 0 for a decode
+    layers: Floats  # (n,)
+    layer_seconds: Ints  # (n,) index of a constant
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seconds:
+    """Of one step, per point: the parts, and the whole."""
+
+    memory: Floats
+    compute: Floats
+    overhead: Floats
+    total: Floats
+
+
+def seconds(points: Points, names: tuple[str, ...], values: Floats) -> Seconds:
+    """Time of one step of every point: of one token in a decode, of the prompt in a prefill."""
+    at = dict(zip(names, values, strict=True))
+    speed = values[columns(names, "core_speed")]
+    one = values[columns(names, "core_bandwidth")]
+    known = np.where(np.isnan(points.read_one), one[points.first], points.read_one)
+    cores = (points.cores @ one) * (known / one[points.first]) ** TRUST
+    bus = values[points.bus_share] * points.bus
+    modelled = (cores**-3 + bus**-3) ** (-1 / 3)
+    measured = np.where(np.isnan(points.read_all), modelled, points.read_all)
+    bandwidth = modelled * (measured / modelled) ** TRUST
+    sum_of_speeds = points.hertz @ speed
+    pace = np.min(points.slowest * speed, axis=1) * points.cores.sum(axis=1)
+    rate = (1 - STATIC) * sum_of_speeds + STATIC * pace
+    low, high = CACHED
+    hits = np.clip((high - points.resident / np.maximum(points.cache, 1)) / (high - low), 0, 1)
+    cache_bandwidth = at["other.cache_bytes_per_cycle"] * sum_of_speeds
+    passes = np.maximum(1, np.ceil(points.prompt / PASS))
+    memory = points.streamed * passes * ((1 - hits) / bandwidth + hits / cache_bandwidth)
+    cycles = (points.weights @ values[formats(names)]) * values[points.factors].prod(axis=1)
+    prefill = points.prompt > 0
+    fixed = at["other.prefill_fixed_tokens"] / np.maximum(points.prompt, 1)
+    compute = cycles * np.where(prefill, 1 + fixed, 1) / rate
+    attention = points.others * values[points.other_cycles] / rate
+    layer = values[points.layer_seconds] * (0.5 + points.threads / 8)
+    overhead = points.layers * layer * passes
+    join = at["other.join"]
+    body = (memory**join + compute**join) ** (1 / join)
+    return Seconds(
+        memory=memory,
+        compute=compute + attention,
+        overhead=overhead,
+        total=body + attention + overhead,
+    )
+
+
+def columns(names: tuple[str, ...], about: str) -> Ints:
+    """Positions of the constants `about.*`, in order."""
+    return np.array([i for i, name in enumerate(names) if name.startswith(about + ".")], np.int64)
+
+
+def formats(names: tuple[str, ...]) -> Ints:
+    """Positions of the cycles per weight: of other engines' formats, then of our own."""
+    return np.concatenate([columns(names, "format"), columns(names, "numba_format")])
+
+
+def family(about: str, name: str) -> str | None:
+    """The family of a core, engine or format by its name; None when no pattern matches."""
+    for found, patterns in _families()[about].items():
+        if any(fnmatchcase(name.lower(), pattern) for pattern in patterns):
+            return found
+    return None
+
+
+def priors() -> tuple[tuple[str, ...], Floats, Floats]:
+    """Names, centres and spreads (of the logarithm; 0 is fixed) of all constants."""
+    table = _toml("priors.toml")
+    entries = {f"{about}.{k}": v for about, group in table.items() for k, v in group.items()}
+    values, spreads = ([v[key] for v in entries.values()] for key in ("value", "spread"))
+    return tuple(entries), np.array(values, float), np.array(spreads, float)
+
+
+@cache
+def load(path: Path = FIT) -> Fit:
+    """The stored fit; a constant it does not know keeps its prior. Raises BadInput."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        names, centres, _ = priors()
+        constants = cast(dict[str, float], raw["constants"])
+        return Fit(
+            model=raw["model"],
+            names=names,
+            values=np.array([constants.get(n, c) for n, c in zip(names, centres, strict=True)]),
+            intervals={k: (float(v[0]), float(v[1])) for k, v in raw["intervals"].items()},
+            provenance=raw["provenance"],
+        )
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"{path} is no fit ({error!r}); `edgewise calibrate` writes one") from None
+
+
+def save(fit: Fit, path: Path) -> None:
+    """Write the fit so that `load` finds it again."""
+    raw = {
+        "model": fit.model,
+        "intervals": {k: [round(x, 4) for x in v] for k, v in fit.intervals.items()},
+        "provenance": fit.provenance,
+        "constants": {
+            n: float(f"{v:.6g}") for n, v in zip(fit.names, fit.values.tolist(), strict=True)
+        },
+    }
+    path.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
+
+
+@cache
+def _families() -> dict[str, dict[str, list[str]]]:
+    return _toml("families.toml")
+
+
+def _toml(name: str) -> dict[str, Any]:
+    return tomllib.loads((FOLDER / name).read_text(encoding="utf-8"))
