@@ -25,6 +25,10 @@ class BadRow(HarnessError):
     """A stored row does not follow the current schema."""
 
 
+class CannotWrite(HarnessError):
+    """A result could not be stored: the disk is full, or the folder is not writable."""
+
+
 class DoesNotFit(HarnessError):
     """The candidate needs more memory than there is."""
 
@@ -35,3 +39,7 @@ class Mismatch(HarnessError):
 
 class WorkerFailed(HarnessError):
     """A timing process died, hung or ran out of memory; the message says which."""
+
+
+class TrainingFailed(HarnessError):
+    """Training diverged or cannot go on from what an interrupted run left."""

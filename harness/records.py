@@ -280,6 +280,7 @@ class Row:
     compile_seconds: float | None = None
     peak: Evidence | None = None  # high-water mark of the worker process [B]
     baseline_bytes: int | None = None  # the same process before the model was loaded
+    kernel_hash: str = ""  # of the compiled code that was timed: sources, Numba, CPU
     seed: int = 0
     quick: bool = False  # too few samples to publish
     schema: int = SCHEMA
@@ -300,11 +301,29 @@ class Splits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
+    """Running text, or independent examples of `example` tokens one after the other.
+
+    example: tokens of an example; 0 is running text
+    scored: positions in an example whose next token is asked; all of a running text
+    sample(random, b, n, gone): inputs and targets (rows, tokens) int64, made for training, of
+        about b*n tokens, `gone` in 0..1 being the share of training that is over (a curriculum);
+        a target of -100 is not scored; None: random windows of the train split
+    """
+
     name: str
     summary: str
     load: Callable[[], Splits]
     metric: Literal["bits per byte", "accuracy"]
     source: str
+    example: int = 0
+    scored: tuple[int, ...] = ()
+    sample: (
+        Callable[
+            [np.random.Generator, int, int, float],
+            tuple[NDArray[np.int64], NDArray[np.int64]],
+        ]
+        | None
+    ) = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
