@@ -56,6 +56,7 @@ class Device:
     read_bandwidth: what so many threads read from memory together [B/s], fastest cores first
     caches: "l1d" of one core; "l2", "l3", "system": total over the chip [B]
     memory_bytes: what one program may use of the memory
+    recognise: phrases, one of which such a machine's board, SoC or CPU model contains
     """
 
     name: str
@@ -71,6 +72,7 @@ class Device:
     idle_watts: Fact | None = None  # of the whole machine, at the wall where measured
     load_watts: Fact | None = None  # the same with every core busy
     price_dollars: Fact | None = None
+    recognise: tuple[str, ...] = ()
 
     @property
     def cores(self) -> int:
@@ -103,6 +105,8 @@ def load_all(folder: Path | None = None) -> tuple[Device, ...]:
 def text(device: Device) -> str:
     """The device as the TOML that `load` reads back to an equal Device."""
     lines = [f"{key} = {json.dumps(getattr(device, key))}" for key in _TEXTS]
+    if device.recognise:
+        lines.append(f"recognise = {json.dumps(list(device.recognise))}")
     facts = ((f.name, getattr(device, f.name)) for f in fields(device) if f.name in _LIMITS)
     lines += [f"{key} = {_fact_text(fact)}" for key, fact in facts if fact is not None]
     for table in ("read_bandwidth", "caches"):
@@ -135,7 +139,7 @@ _CLUSTER_LIMITS: Mapping[str, tuple[float, float]] = {
 }
 _CACHES = ("l1d", "l2", "l3", "system")
 _WHOLE = ("year", "count", "memory_bytes")
-_OPTIONAL = ("idle_watts", "load_watts", "price_dollars", "read_bandwidth", "caches")
+_OPTIONAL = ("idle_watts", "load_watts", "price_dollars", "read_bandwidth", "caches", "recognise")
 
 
 def _files(folder: Path | None) -> dict[str, Path]:
@@ -163,6 +167,9 @@ def _read(path: Path, _changed: int) -> Device:
     held = _table(raw, "caches", path)
     for key in held:
         _need(key in _CACHES, path, f"caches.{key}", key, f"one of {', '.join(_CACHES)}")
+    phrases = raw.get("recognise", [])
+    listed = isinstance(phrases, list) and all(isinstance(p, str) and len(p) > 3 for p in phrases)
+    _need(listed, path, "recognise", phrases, 'a list as in ["Raspberry Pi 5"]')
     facts = {
         key: _fact(raw[key], key, path, limits) for key, limits in _LIMITS.items() if key in raw
     }
@@ -180,6 +187,7 @@ def _read(path: Path, _changed: int) -> Device:
         idle_watts=facts.get("idle_watts"),
         load_watts=facts.get("load_watts"),
         price_dollars=facts.get("price_dollars"),
+        recognise=tuple(cast(list[str], phrases)),
     )
     _hangs_together(device, path)
     return device
