@@ -1,0 +1,1 @@
+"""One file a corpus: a name -> its train, validation and test text."""

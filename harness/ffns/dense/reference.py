@@ -1,0 +1,49 @@
+"""Gated feed-forward layer in PyTorch: down(silu(gate x) * up x)."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harness.records import Shape
+
+
+class Dense(nn.Module):
+    """One layer; gate and up are one matrix inside, so that one product makes both."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        bound = 1 / math.sqrt(shape.width)
+        pair = torch.empty(2 * shape.hidden, shape.width).uniform_(-bound, bound)
+        self.gate_up = nn.Parameter(pair)
+        bound = 1 / math.sqrt(shape.hidden)
+        self.down = nn.Parameter(torch.empty(shape.width, shape.hidden).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (b,n,width) -> (b,n,width)."""
+        gate, up = F.linear(x, self.gate_up).chunk(2, dim=-1)
+        return F.linear(F.silu(gate) * up, self.down)
+
+    def export(self) -> dict[str, NDArray[np.float32]]:
+        """Tensors by the names of spec.py, float32."""
+        gate, up = self.gate_up.detach().to(torch.float32).chunk(2)
+        down = self.down.detach().to(torch.float32)
+        return {"gate": gate.numpy().copy(), "up": up.numpy().copy(), "down": down.numpy().copy()}
+
+    @torch.no_grad()
+    def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """The inverse of export."""
+        self.gate_up.copy_(torch.cat([torch.tensor(arrays[name]) for name in ("gate", "up")]))
+        self.down.copy_(torch.tensor(arrays["down"]))
+
+
+def build(shape: Shape) -> Dense:
+    """A layer with PyTorch's default initial weights."""
+    return Dense(shape)

@@ -1,0 +1,79 @@
+"""Causal attention of the Llama shape in PyTorch: a layer to train and to check engines with.
+
+Sizes: b sequences, n tokens, h query heads, g key-value heads, w features of a head.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from harness.records import Shape
+
+
+def rotate(x: Tensor, base: float) -> Tensor:
+    """x (b,h,n,w) with feature i and i + w/2 turned by position times base^(-2i/w).
+
+    Su et al. 2021, in the half-split layout of Llama.
+    """
+    n, half = x.shape[-2], x.shape[-1] // 2
+    speed = base ** (-torch.arange(half, dtype=torch.float64) / half)
+    angle = torch.arange(n, dtype=torch.float64)[:, None] * speed
+    cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    a, b = x[..., :half], x[..., half:]
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+
+
+class Attention(nn.Module):
+    """One layer; q, k and v are one matrix inside, so that one product makes them."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.heads, self.kv_heads = shape.heads, shape.kv_heads
+        self.head_width, self.rope_base = shape.head_width, shape.rope_base
+        rows = (shape.heads + 2 * shape.kv_heads) * shape.head_width
+        bound = 1 / math.sqrt(shape.width)
+        self.qkv = nn.Parameter(torch.empty(rows, shape.width).uniform_(-bound, bound))
+        joined = shape.heads * shape.head_width
+        bound = 1 / math.sqrt(joined)
+        self.o = nn.Parameter(torch.empty(shape.width, joined).uniform_(-bound, bound))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x (b,n,width) -> (b,n,width)."""
+        b, n, _ = x.shape
+        h, g, w = self.heads, self.kv_heads, self.head_width
+        projected = F.linear(x, self.qkv).view(b, n, h + 2 * g, w).transpose(1, 2)
+        turned = rotate(projected[:, : h + g], self.rope_base)
+        q, k, v = turned[:, :h], turned[:, h:], projected[:, h + g :]
+        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=h != g)
+        return F.linear(mixed.transpose(1, 2).reshape(b, n, h * w), self.o)
+
+    def _rows(self) -> list[int]:
+        return [n * self.head_width for n in (self.heads, self.kv_heads, self.kv_heads)]
+
+    def export(self) -> dict[str, NDArray[np.float32]]:
+        """Tensors by the names of spec.py, float32."""
+        q, k, v = (_numpy(part) for part in torch.split(self.qkv, self._rows()))
+        return {"q": q, "k": k, "v": v, "o": _numpy(self.o)}
+
+    @torch.no_grad()
+    def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """The inverse of export."""
+        self.qkv.copy_(torch.cat([torch.tensor(arrays[name]) for name in "qkv"]))
+        self.o.copy_(torch.tensor(arrays["o"]))
+
+
+def build(shape: Shape) -> Attention:
+    """A layer with PyTorch's default initial weights."""
+    return Attention(shape)
+
+
+def _numpy(tensor: Tensor) -> NDArray[np.float32]:
+    return tensor.detach().to(torch.float32).numpy().copy()

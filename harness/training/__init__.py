@@ -1,0 +1,1 @@
+"""The home of PyTorch: the stack as a model, and what makes its weights."""

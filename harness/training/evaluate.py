@@ -1,0 +1,46 @@
+"""Model + held-out text -> its loss over the whole of it."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+from torch.nn import functional as F
+
+from harness.errors import BadInput
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    nats: float  # mean over every scored token
+    tokens: int
+
+    @property
+    def bits(self) -> float:
+        """Per token; bits per byte when tokens are bytes."""
+        return self.nats / math.log(2)
+
+
+@torch.no_grad()
+def held_out_loss(model: nn.Module, text: NDArray[np.uint8], context: int, batch: int = 32) -> Loss:
+    """Loss over non-overlapping windows of `context` tokens, every position scored.
+
+    State starts afresh in each window; what is left after the last whole window is dropped.
+    """
+    count = (len(text) - 1) // context
+    if count < 1:
+        raise BadInput(f"a held-out text of {len(text)} tokens has no window of {context}")
+    inputs = torch.from_numpy(text[: count * context].astype(np.int64)).view(count, context)
+    targets = torch.from_numpy(text[1 : count * context + 1].astype(np.int64)).view(count, context)
+    was_training, total = model.training, 0.0
+    model.eval()
+    for first in range(0, count, batch):
+        logits = model(inputs[first : first + batch]).flatten(0, 1)
+        wanted = targets[first : first + batch].flatten()
+        total += F.cross_entropy(logits, wanted, reduction="sum").item()
+    model.train(was_training)
+    return Loss(total / (count * context), count * context)

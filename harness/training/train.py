@@ -1,0 +1,134 @@
+"""Recipe -> checkpoint, from random weights."""
+
+from __future__ import annotations
+
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from harness import plugins
+from harness.checkpoint import folder, recipe_hash
+from harness.errors import BadInput
+from harness.records import Checkpoint, Recipe, Splits
+from harness.training import batches
+from harness.training.evaluate import held_out_loss
+from harness.training.loop import WARM_UP, Plan, Trace, Watch, optimise
+from harness.training.model import Model, to_checkpoint
+
+RANDOM_UNTIL = 0.2  # share of training in which a selective ffn also runs random groups
+BUDGET_WEIGHT = 10.0  # of (mean share of groups that run - recipe.active)^2
+
+
+def train(
+    recipe: Recipe,
+    watch: Watch | None = None,
+    *,
+    threads: int = 1,
+    state_folder: Path | None = None,
+) -> Checkpoint:
+    """Train the recipe's stack on its corpus for its token budget.
+
+    The same recipe on one thread, torch version and kind of processor gives the same bits, also
+    after interruptions. state_folder: where an interrupted run is kept; the user's by default.
+    Raises BadInput when the recipe has steps or no budget, TrainingFailed when it diverges.
+    """
+    if recipe.steps or recipe.tokens < 1:
+        raise BadInput(f"{recipe.name} cannot be trained: it has steps or no token budget")
+    corpus = plugins.pick(plugins.corpora(), recipe.corpus, "corpus")
+    splits = corpus.load()
+    plan = plan_of(recipe, splits, threads, state_folder)
+    model = fresh(recipe)
+
+    def loss(step: int) -> tuple[Tensor, Tensor]:
+        inputs, targets = batches.at_step(
+            corpus, splits, recipe.batch, recipe.shape.context, recipe.seed, step, plan.steps
+        )
+        explore(model, recipe, step, plan.steps)
+        return token_loss(model(inputs), targets), budget_loss(model, recipe)
+
+    trace = optimise(model, loss, plan, watch)
+    return to_checkpoint(model, recipe, provenance(model, recipe, splits, trace, threads))
+
+
+def plan_of(
+    recipe: Recipe, splits: Splits, threads: int, state_folder: Path | None, key: str = ""
+) -> Plan:
+    """The run that spends the recipe's token budget; `key` names what else it depends on."""
+    tokens_a_step = recipe.batch * recipe.shape.context
+    steps = max(1, round(recipe.tokens / tokens_a_step))
+    return Plan(
+        steps=steps,
+        warm_up=min(WARM_UP, steps // 5),
+        tokens_a_step=tokens_a_step,
+        learning_rate=recipe.learning_rate,
+        seed=recipe.seed,
+        key=f"{recipe_hash(recipe)} {splits.hash} {key}",
+        threads=threads,
+        folder=folder() / "unfinished" if state_folder is None else state_folder,
+    )
+
+
+def fresh(recipe: Recipe) -> Model:
+    """The recipe's stack with initial weights that follow from its seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return Model(recipe.shape)
+
+
+def token_loss(logits: Tensor, targets: Tensor) -> Tensor:
+    """Mean cross-entropy [nats] of logits (b,n,vocabulary) over the targets that are scored."""
+    return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=batches.IGNORED)
+
+
+def explore(model: Model, recipe: Recipe, step: int, steps: int) -> None:
+    """Let selective ffns run random groups, on a share of tokens that falls from 1 to 0."""
+    share = max(0.0, 1.0 - step / max(1.0, RANDOM_UNTIL * steps))
+    generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
+    for ffn in model.ffns():
+        if hasattr(ffn, "explore"):
+            cast(Any, ffn).explore(share, recipe.active, generator)
+
+
+def budget_loss(model: Model, recipe: Recipe) -> Tensor:
+    """Penalty that draws the mean share of chosen groups to recipe.active; 0 for dense ffns."""
+    chosen = [cast(Tensor, ffn.chosen) for ffn in model.ffns() if hasattr(ffn, "chosen")]
+    if not chosen:
+        return torch.zeros(())
+    return BUDGET_WEIGHT * (torch.stack(chosen).mean() - recipe.active).square()
+
+
+def provenance(
+    model: Model, recipe: Recipe, splits: Splits, trace: Trace, threads: int
+) -> dict[str, Any]:
+    """Where weights come from, with their loss on the validation split where there is one."""
+    found: dict[str, Any] = {
+        "seed": recipe.seed,
+        "commit": commit(),
+        "corpus": recipe.corpus,
+        "corpus_hash": splits.hash,
+        "losses": trace.losses,
+        "seconds": round(trace.seconds, 1),
+        "threads": threads,
+        "versions": {"python": platform.python_version(), "torch": torch.__version__},
+        "machine": platform.machine(),
+    }
+    if len(splits.validation) > recipe.shape.context:
+        loss = held_out_loss(model, splits.validation, recipe.shape.context)
+        found["validation_bits"] = round(loss.bits, 5)
+        found["validation_tokens"] = loss.tokens
+    return found
+
+
+def commit() -> str:
+    """The commit of the source tree in use; "" for an installed package."""
+    command = ["git", "-C", str(Path(__file__).parent), "rev-parse", "HEAD"]
+    try:
+        found = subprocess.run(command, capture_output=True, text=True, timeout=5, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return found.stdout.strip() if found.returncode == 0 else ""
