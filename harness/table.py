@@ -7,10 +7,9 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import groupby
-from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import evidence, frame, store
+from harness import evidence, frame
 from harness.evidence import Reading
 from harness.metrics import fraction_of_limit
 from harness.records import Row
@@ -21,7 +20,9 @@ if TYPE_CHECKING:
 CPU_ONLY = "All figures are of CPU execution; a GPU or NPU of the same device is not considered."
 LEGEND = (
     "kind: of time, energy, memory: M measured, P projected, F failed; "
-    "~ projected, with its 90 % interval; measured: median with its 95 % interval"
+    "~ projected, with its 90 % interval; measured: median with its 95 % interval; "
+    "of limit: of memory bandwidth (decode; cache: of that of the last-level cache, which smaller "
+    "caches exceed) or of peak arithmetic (prefill)"
 )
 
 
@@ -128,10 +129,10 @@ def _quality(row: Row) -> tuple[str, ...]:
 
 
 def _limit(row: Row) -> tuple[str, ...]:
-    fraction = fraction_of_limit.value(row)
-    if fraction is not None:
-        return (f"{100 * fraction:.0f} %",)
-    return tuple((fraction_of_limit.note(row) or "-").split())
+    fraction, note = fraction_of_limit.value(row), fraction_of_limit.note(row)
+    if fraction is None:
+        return tuple((note or "-").split())
+    return (f"{100 * fraction:.0f} %", *(["cache"] if note else []))
 
 
 def _broken(name: str, width: int) -> str:
@@ -175,6 +176,7 @@ def terminal(rows: Iterable[Row], width: int = 100, colour: bool = False) -> str
         group = list(block)
         console.print(f"\n{_heading(group[0])}", style="bold", markup=False)
         console.print(_block(group, footnotes, wide=width >= WIDE))
+    console.print()
     for text, number in footnotes.items():
         console.print(f"{number:3d}  {text}", markup=False)
     console.print(f"{LEGEND}. {CPU_ONLY}", markup=False)
@@ -221,16 +223,6 @@ def markdown(rows: Iterable[Row]) -> str:
         cells = (" ".join(column.cell(row)).replace("|", "\\|") for column in columns)
         lines.append("| " + " | ".join(cells) + " |")
     return "\n".join([*lines, "", f"{LEGEND}. {CPU_ONLY}", ""])
-
-
-def publish(rows: Sequence[Row], folder: Path, command: str) -> list[Path]:
-    """Write table.md and table.csv with the command that made them. Raises BadRow on quick rows."""
-    store.refuse_quick(rows)
-    page = f"# Results\n\nMade by `{command}`.\n\n{markdown(rows)}"
-    paths = [folder / "table.md", folder / "table.csv"]
-    store.write_bytes(paths[0], page.encode())
-    store.write_bytes(paths[1], frame.as_csv(rows).encode())
-    return paths
 
 
 def _exponent(value: float) -> int:

@@ -50,6 +50,7 @@ def environment(host: str = HOST, started: str = "2025-03-01T12:00:00+00:00") ->
         limits={
             "read_bytes_per_s.1": 11e9,
             "read_bytes_per_s.2": 18e9,
+            "cache_read_bytes_per_s.1": 25e9,
             "float32_ops_per_s.1": 40e9,
             "float32_ops_per_s.2": 80e9,
             "int8_ops_per_s.1": 120e9,

@@ -1,8 +1,9 @@
 """Row -> how near a run came to the host's own measured limit.
 
 The roofline of Williams, Waterman & Patterson 2009, one side at a time: a decode step streams
-its weights and state once, so its ceiling is read bandwidth; a prefill reuses them, so its
-ceiling is the arithmetic peak. `edgewise doctor` measures both on the same machine.
+its weights and state once, so its ceiling is read bandwidth, of memory or of the cache that
+holds them; a prefill reuses them, so its ceiling is the arithmetic peak. `edgewise doctor`
+measures all three on the same machine.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ IN_CACHE = "in cache"
 
 
 def value(row: Row) -> float | None:
-    """Fraction of the limit; None for a projection, an unmeasured limit, or `note(row)`."""
+    """Fraction of the limit; None for a projection, or where that limit was not measured.
+
+    Of a decode step that stays in the last-level cache, the fraction of that cache's bandwidth;
+    a step that fits a smaller cache may exceed 1.
+    """
     reading = evidence.read(row.seconds)
     if reading is None or reading.mark != "M" or reading.value <= 0 or row.environment is None:
         return None
-    if note(row):
-        return None
-    steps = row.tokens if row.phase == "decode" else 1
     if row.phase == "decode":
-        key, work = "read_bytes_per_s", row.weight_bytes + row.state_bytes
+        key, work = "read_bytes_per_s", (row.weight_bytes + row.state_bytes) * row.tokens
+        key = f"cache_{key}" if note(row) else key
     else:
         key, work = f"{_arithmetic(row)}_ops_per_s", row.operations
     limit = row.environment.limits.get(f"{key}.{row.threads}")
-    return work * steps / reading.value / limit if limit and work else None
+    return work / reading.value / limit if limit and work else None
 
 
 def note(row: Row) -> str:
