@@ -83,7 +83,7 @@ def _load(package: str, kind: type[T]) -> dict[str, T]:
     found: dict[str, T] = {}
     home = importlib.import_module(package)
     for info in pkgutil.iter_modules(home.__path__):
-        if info.name.startswith("_") or info.name in ("spec", "simd", "team"):
+        if info.name.startswith("_") or info.name in getattr(home, "HELPERS", ()):
             continue
         name = f"{package}.{info.name}" + (".spec" if info.ispkg else "")
         _add(found, importlib.import_module(name), info.name, kind)

@@ -56,7 +56,7 @@ class Kernel:
     `run(*arrays, first, last)` takes the arrays in the order of `arguments`, does the work items
     first..last of `items(sizes)` independent ones (so that threads can share a call), allocates
     nothing, fills its outputs, updates its state in place and touches nothing else.
-    `reference(*inputs, *state)` returns float64 `(*outputs, *new_state)`.
+    `reference(sizes, *inputs, *state)` returns float64 `(*outputs, *new_state)`.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Kernel:
     run: Callable[..., None]
     reference: Callable[..., tuple[Array, ...]]
     cost: Callable[[Sizes], Cost]
-    rtol: float  # largest accepted |run - reference| / max|reference| of one array
+    rtol: float  # largest accepted |run - reference| / max(1, max|reference|) of one array
     nan: Literal["propagates", "undefined"]  # what a NaN or infinity in the inputs does
     source: str
     settle: Callable[[Sizes], Sizes] = dict  # any positive sizes -> the nearest legal ones

@@ -1,0 +1,188 @@
+"""y = W x with int8 weights, one scale a row, and x rounded to int8 with one scale.
+
+    y[r] = scale[r] * s * sum_k q[r,k] * round(x[k] / s),   s = max|x| / 127
+
+Sizes: m rows, k columns. Weights are stored unsigned, q + 128, as the dot-product instruction
+wants; the surplus 128 * sum(x) is taken off through the accumulator's first value.
+
+    block 0 (rows 0-15)
+    | 16 scales float32 | row 0: k0 k1 k2 k3 | row 1: k0..k3 | ... row 15 | row 0: k4..k7 | ...
+      64 B                64 B a quad of columns; columns padded to a multiple of 32
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit
+
+from kernels import simd
+from kernels.simd import LANES, OPTIONS, TINY
+from kernels.spec import Argument, Array, Cost, Kernel, Sizes
+
+HEADER = 64  # bytes before the int8 values of a vector: its scale, then -128 * sum
+
+
+def layout(quantised: Array, scale: Array) -> Array:
+    """quantised (m,k) int8, scale (m,) float32 -> the stream (layout_bytes(m,k),) uint8."""
+    m, k = quantised.shape
+    blocks, wide = -(-m // LANES), -(-k // 32) * 32
+    q = np.full((blocks * LANES, wide), 128, np.uint8)
+    q[:m, :k] = (quantised.astype(np.int16) + 128).astype(np.uint8)
+    scales = np.zeros((blocks * LANES,), np.float32)
+    scales[:m] = scale
+    quads = q.reshape(blocks, LANES, wide // 4, 4).transpose(0, 2, 1, 3).reshape(blocks, -1)
+    return np.concatenate([scales.view(np.uint8).reshape(blocks, 64), quads], 1).reshape(-1)
+
+
+def layout_bytes(m: int, k: int) -> int:
+    return -(-m // LANES) * (64 + LANES * (-(-k // 32) * 32))
+
+
+@njit(**OPTIONS)
+def activation_bytes(k: int) -> int:
+    return HEADER + (k + 31) // 32 * 32
+
+
+@njit(**OPTIONS)
+def prepare(x: Array, at: int, k: int, activations: Array, to: int) -> None:
+    """Round x[at:at+k] to int8 with one scale into the byte buffer `activations` at `to`."""
+    whole, wide = k // LANES * LANES, (k + 31) // 32 * 32
+    peak, poison = simd.splat_f32(np.float32(0.0)), simd.splat_f32(np.float32(0.0))
+    zero = poison
+    for i in range(0, whole, LANES):
+        v = simd.load_f32(x, at + i)
+        peak = simd.greater(peak, simd.absolute(v))
+        poison = simd.fma(v, zero, poison)  # stays 0 unless a value is NaN or infinite
+    top, bad = simd.largest(peak), simd.sum_f32(poison)
+    for i in range(whole, k):
+        top = max(top, abs(x[at + i]))
+        bad += x[at + i] * np.float32(0.0)
+    inverse = np.float32(127.0) / top if top > TINY else np.float32(0.0)
+    factor, total = simd.splat_f32(inverse), simd.splat_i32(np.int32(0))
+    for i in range(0, whole, LANES):
+        q = simd.round_i32(simd.multiply(simd.load_f32(x, at + i), factor))
+        total = simd.add_i32(total, q)
+        simd.store_i8(activations, to + HEADER + i, q)
+    tail = simd.sum_i32(total)
+    for i in range(whole, k):
+        rounded = np.int32(np.rint(x[at + i] * inverse))
+        tail = np.int32(tail + rounded)
+        activations[to + HEADER + i] = np.uint8(rounded & np.int32(255))
+    for i in range(k, wide):
+        activations[to + HEADER + i] = np.uint8(0)
+    simd.poke_f32(activations, to, top / np.float32(127.0) + bad)
+    simd.poke_i32(activations, to + 4, np.int32(tail * np.int32(-128)))
+
+
+@njit(**OPTIONS)
+def multiply(
+    weights: Array,
+    start: int,
+    activations: Array,
+    at: int,
+    k: int,
+    m: int,
+    first: int,
+    last: int,
+    out: Array,
+    to: int,
+    accumulate: bool,
+) -> None:
+    """Row blocks first..last of W x, written or added to out[to:to+m]. W starts at byte `start`."""
+    wide = (k + 31) // 32 * 32
+    scale = simd.splat_f32(simd.peek_f32(activations, at))
+    offset, zero = simd.splat_i32(simd.peek_i32(activations, at + 4)), simd.splat_i32(np.int32(0))
+    x = at + HEADER
+    for block in range(first, last):
+        p = start + block * (64 + wide * LANES)
+        w = p + 64
+        a0, a1, a2, a3 = offset, zero, zero, zero
+        for i in range(0, wide, 16):
+            q = w + LANES * i
+            a0 = simd.dot4(a0, simd.load_bytes(weights, q), simd.repeat4(activations, x + i))
+            a1 = simd.dot4(
+                a1, simd.load_bytes(weights, q + 64), simd.repeat4(activations, x + i + 4)
+            )
+            a2 = simd.dot4(
+                a2, simd.load_bytes(weights, q + 128), simd.repeat4(activations, x + i + 8)
+            )
+            a3 = simd.dot4(
+                a3, simd.load_bytes(weights, q + 192), simd.repeat4(activations, x + i + 12)
+            )
+        total = simd.add_i32(simd.add_i32(a0, a1), simd.add_i32(a2, a3))
+        scaled = simd.multiply(simd.to_f32(total), simd.multiply(simd.load_f32(weights, p), scale))
+        simd.finish(scaled, out, to + block * LANES, m - block * LANES, accumulate)
+
+
+@njit(**OPTIONS)
+def lookup(weights: Array, start: int, k: int, row: int, m: int, out: Array, to: int) -> None:
+    """Write row `row` of W to out[to:to+k]: an embedding."""
+    p = start + row // LANES * (64 + (k + 31) // 32 * 32 * LANES)
+    scale = simd.peek_f32(weights, p + row % LANES * 4)
+    for i in range(k):
+        q = weights[p + 64 + i // 4 * 64 + row % LANES * 4 + i % 4]
+        out[to + i] = np.float32(np.int32(q) - np.int32(128)) * scale
+
+
+@njit(**OPTIONS)
+def run(weights: Array, x: Array, activations: Array, y: Array, first: int, last: int) -> None:
+    k, m = x.size, y.size
+    prepare(x, 0, k, activations, 0)
+    multiply(weights, 0, activations, 0, k, m, first, last, y, 0, False)
+
+
+def inputs(sizes: Sizes, rng: np.random.Generator) -> tuple[Array, ...]:
+    quantised = rng.integers(-127, 128, (sizes["m"], sizes["k"])).astype(np.int8)
+    scale = rng.uniform(0.001, 0.01, sizes["m"]).astype(np.float32)
+    return layout(quantised, scale), rng.standard_normal(sizes["k"]).astype(np.float32)
+
+
+def unpack(stream: Array, m: int, k: int) -> Array:
+    """The stream back as (m,k) float32."""
+    wide = -(-k // 32) * 32
+    blocks = stream.reshape(-1, 64 + LANES * wide)
+    scales = np.ascontiguousarray(blocks[:, :64]).view(np.float32).reshape(-1)
+    q = blocks[:, 64:].reshape(-1, wide // 4, LANES, 4).transpose(0, 2, 1, 3).reshape(-1, wide)
+    return ((q[:m, :k].astype(np.float32) - 128.0) * scales[:m, None]).astype(np.float32)
+
+
+def rounded(x: Array) -> Array:
+    """x (...,k) float32 as the kernel sees it: rounded to 255 levels of its largest value."""
+    import torch
+
+    values = torch.from_numpy(x)
+    top = values.abs().amax(-1, keepdim=True)
+    inverse = torch.where(top > TINY, 127.0 / top, 0.0)
+    return (torch.round(values * inverse).double() * (top / 127.0).double()).numpy()
+
+
+def reference(sizes: Sizes, stream: Array, x: Array) -> tuple[Array, ...]:
+    import torch
+
+    weights = torch.from_numpy(unpack(stream, sizes["m"], sizes["k"])).double()
+    return ((weights @ torch.from_numpy(rounded(x))).numpy(),)
+
+
+def cost(sizes: Sizes) -> Cost:
+    m, k = sizes["m"], sizes["k"]
+    return Cost(operations=2 * m * k, moved_bytes=layout_bytes(m, k) + 4 * (m + k))
+
+
+SPEC = Kernel(
+    name="matvec_int8",
+    arguments=(
+        Argument("weights", "input", np.uint8, (lambda s: layout_bytes(s["m"], s["k"]),)),
+        Argument("x", "input", np.float32, ("k",)),
+        Argument("activations", "scratch", np.uint8, (lambda s: activation_bytes(s["k"]),)),
+        Argument("y", "output", np.float32, ("m",)),
+    ),
+    example={"m": 48, "k": 96},
+    inputs=inputs,
+    items=lambda s: -(-s["m"] // LANES),
+    run=run,
+    reference=reference,
+    cost=cost,
+    rtol=1e-5,
+    nan="propagates",
+    source="symmetric rounding, one scale a row; activations as in Dettmers et al. 2022, LLM.int8()",
+)
