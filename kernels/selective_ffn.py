@@ -53,7 +53,7 @@ def gather(
     neurons, blocks = g * w, w // LANES
     up = to + neurons
     for j in range(first, last):
-        group = chosen[chosen_at + j]
+        group = int(chosen[chosen_at + j])
         begin, end = group * blocks, (group + 1) * blocks
         multiply(
             weights, gate_at, activations, at, 0, 1, k, neurons, begin, end, hidden, to, 0, False
@@ -88,7 +88,7 @@ def scatter(
 ) -> None:
     """Add row blocks first..last of the down projection of every chosen group to out[to:to+m]."""
     for j in range(count):
-        group = chosen[chosen_at + j]
+        group = int(chosen[chosen_at + j])
         prepare(hidden, at + group * w, w, activations, prepared_at)
         multiply(
             weights, down_at + group * down_bytes, activations, prepared_at, 0, 1, w, m,
@@ -100,9 +100,6 @@ def scatter(
 def run(
     x: Array,
     scores: Array,
-    gate: Array,
-    up: Array,
-    down: Array,
     weights: Array,
     activations: Array,
     hidden: Array,
@@ -112,61 +109,60 @@ def run(
     last: int,
 ) -> None:
     k, g, m = x.size, scores.size, y.size
-    w = hidden.size // (2 * g)
-    weights[: gate.size] = gate
-    weights[gate.size : gate.size + up.size] = up
-    weights[gate.size + up.size :] = down
-    prepared = activations.size // 2
+    w, prepared = hidden.size // (2 * g), activations.size // 2
+    up_at = g * w * k * 4  # w is a multiple of 16, so nothing is padded
     matmul_f32.prepare(x, 0, k, activations, 0)
     count = choose(scores, 0, g, chosen, 0)
     gather(
-        matmul_f32.multiply, weights, 0, gate.size, activations, 0, k, g, w, chosen, 0, 0, count,
+        matmul_f32.multiply, weights, 0, up_at, activations, 0, k, g, w, chosen, 0, 0, count,
         hidden, 0,
     )  # fmt: skip
     y[first * LANES : min(last * LANES, m)] = np.float32(0.0)
     scatter(
-        matmul_f32.prepare, matmul_f32.multiply, weights, gate.size + up.size, down.size // g,
-        hidden, 0, w, m, chosen, 0, count, activations, prepared, first, last, y, 0,
+        matmul_f32.prepare, matmul_f32.multiply, weights, 2 * up_at,
+        (weights.size - 2 * up_at) // g, hidden, 0, w, m, chosen, 0, count, activations,
+        prepared, first, last, y, 0,
     )  # fmt: skip
 
 
 def inputs(sizes: Sizes, rng: np.random.Generator) -> tuple[Array, ...]:
     k, m, g, w = (sizes[name] for name in "kmgw")
+    matrices = [rng.standard_normal((g * w, k)) / k**0.5 for _ in range(2)]
+    matrices += [rng.standard_normal((m, w)) / (g * w) ** 0.5 for _ in range(g)]
+    weights = np.concatenate([matvec_f32.layout(a.astype(np.float32)) for a in matrices])
     x, scores = rng.standard_normal(k), rng.standard_normal(g)
-    gate, up = (rng.standard_normal((g * w, k)) / k**0.5 for _ in range(2))
-    downs = rng.standard_normal((g, m, w)) / (g * w) ** 0.5
-    down = np.concatenate([matvec_f32.layout(d.astype(np.float32)) for d in downs])
-    layouts = (matvec_f32.layout(a.astype(np.float32)) for a in (gate, up))
-    return x.astype(np.float32), scores.astype(np.float32), *layouts, down
+    return x.astype(np.float32), scores.astype(np.float32), weights
 
 
-def reference(
-    sizes: Sizes, x: Array, scores: Array, gate: Array, up: Array, down: Array
-) -> tuple[Array, ...]:
+def reference(sizes: Sizes, x: Array, scores: Array, weights: Array) -> tuple[Array, ...]:
     import torch
 
     k, m, g, w = (sizes[name] for name in "kmgw")
-    G, U = (torch.from_numpy(matvec_f32.unpack(a, g * w, k).copy()).double() for a in (gate, up))
+    one = g * w * k * 4
+    parts = (weights[:one], weights[one : 2 * one])
+    G, U = (torch.from_numpy(matvec_f32.unpack(a, g * w, k).copy()).double() for a in parts)
     vector = torch.from_numpy(x).double()
     hidden = torch.nn.functional.silu(G @ vector) * (U @ vector)
     y = torch.zeros(m).double()
-    for j, part in enumerate(down.reshape(g, -1)):
+    for j, part in enumerate(weights[2 * one :].reshape(g, -1)):
         if scores[j] > 0:
             matrix = torch.from_numpy(matvec_f32.unpack(part, m, w).copy()).double()
             y += matrix @ hidden[j * w : (j + 1) * w]
     return (y.numpy(),)
 
 
+def weight_bytes(sizes: Sizes) -> int:
+    k, m, g, w = (sizes[name] for name in "kmgw")
+    return 2 * matvec_f32.layout_bytes(g * w, k) + g * matvec_f32.layout_bytes(m, w)
+
+
 def cost(sizes: Sizes) -> Cost:
     """With every group chosen; a share of them costs that share."""
     k, m, g, w = (sizes[name] for name in "kmgw")
-    weights = 2 * matvec_f32.layout_bytes(g * w, k) + g * matvec_f32.layout_bytes(m, w)
-    return Cost(operations=g * w * (4 * k + 2 * m + 8), moved_bytes=weights + 4 * (k + g + m))
-
-
-def _weights(sizes: Sizes) -> int:
-    k, m, g, w = (sizes[name] for name in "kmgw")
-    return 2 * matvec_f32.layout_bytes(g * w, k) + g * matvec_f32.layout_bytes(m, w)
+    return Cost(
+        operations=g * w * (4 * k + 2 * m + 8),
+        moved_bytes=weight_bytes(sizes) + 4 * (k + g + m),
+    )
 
 
 SPEC = Kernel(
@@ -174,19 +170,7 @@ SPEC = Kernel(
     arguments=(
         Argument("x", "input", np.float32, ("k",)),
         Argument("scores", "input", np.float32, ("g",)),
-        *(
-            Argument(
-                name,
-                "input",
-                np.uint8,
-                (lambda s: matvec_f32.layout_bytes(s["g"] * s["w"], s["k"]),),
-            )
-            for name in ("gate", "up")
-        ),
-        Argument(
-            "down", "input", np.uint8, (lambda s: s["g"] * matvec_f32.layout_bytes(s["m"], s["w"]),)
-        ),
-        Argument("weights", "scratch", np.uint8, (_weights,)),
+        Argument("weights", "input", np.uint8, (weight_bytes,)),
         Argument("activations", "scratch", np.uint8, (lambda s: 8 * max(s["k"], s["w"]),)),
         Argument("hidden", "scratch", np.float32, (lambda s: 2 * s["g"] * s["w"],)),
         Argument("chosen", "scratch", np.int64, ("g",)),

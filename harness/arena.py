@@ -1,0 +1,23 @@
+"""Where things are in the engine's arrays: the one vocabulary of plans, mixers and ffns.
+
+A forward pass gets a few flat arrays. `dims` holds sizes and places in `scratch`, by the names
+below; `offsets` holds, per layer, the place of each tensor (packed ones in `weights`, float32
+ones in `small`) in the order of the layer's spec, then of the layer's state in `state`.
+"""
+
+from __future__ import annotations
+
+# ---- sizes
+WIDTH, HIDDEN, HEADS, KV_HEADS, HEAD_WIDTH, CHANNELS, GROUP, RANK = range(8)
+ROOM, CHUNK, VOCABULARY = 8, 9, 10  # tokens the cache can hold; most tokens of one call
+# ---- places in scratch, and how far apart the parts of threads are
+RESIDUAL = 11  # (chunk, width), shared: the stream that blocks add to
+NORMED, NORMED_PITCH = 12, 13  # (threads, chunk, width): each thread norms for itself
+WIDE = 14  # (chunk, widest), shared: projections of the input
+MIXED = 15  # (chunk, widest), shared: what goes into the output projection
+OWN, OWN_PITCH = 16, 17  # per thread: attention scores, selector scores
+TABLE, TABLE_PITCH = 18, 19  # per thread: rotary cosines and sines
+PREPARED_PITCH = 20  # bytes of `prepared` per thread; starts at 0
+DIMS = 21
+
+ROPE_BASE = 0  # place in `small` of the one number every layer shares

@@ -1,0 +1,63 @@
+"""Weights rounded to int4 in groups of 32 columns; activations rounded to int8 in the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from harness.records import Array, Format
+from kernels import matvec_int4
+from kernels.matvec_int4 import GROUP
+
+
+def pack(weights: Array) -> Mapping[str, Array]:
+    """Two weights a byte, the even column low; scale float16 (rows, groups).
+
+    q = round(w / s) + 8 in 0..15; s is the signed largest value of the group over -8, so that
+    the one extra negative level serves the largest value (as the Q4_0 type of llama.cpp).
+    """
+    rows, columns = weights.shape
+    groups = -(-columns // GROUP)
+    padded = np.zeros((rows, groups * GROUP), np.float32)
+    padded[:, :columns] = weights
+    parts = padded.reshape(rows, groups, GROUP)
+    place = np.abs(parts).argmax(-1)[..., None]
+    scale = (np.take_along_axis(parts, place, -1)[..., 0] / -8.0).astype(np.float16)
+    wide = scale.astype(np.float32)[..., None]
+    q = np.rint(parts / np.where(wide == 0, 1.0, wide)) + 8
+    levels = q.clip(0, 15).astype(np.uint8).reshape(rows, -1)
+    return {"": levels[:, ::2] | (levels[:, 1::2] << 4), "scale": scale}
+
+
+def levels_of(arrays: Mapping[str, Array]) -> Array:
+    """The weights' levels 0..15, (rows, groups * 32) uint8."""
+    packed = arrays[""]
+    levels = np.empty((packed.shape[0], 2 * packed.shape[1]), np.uint8)
+    levels[:, ::2], levels[:, 1::2] = packed & 15, packed >> 4
+    return levels
+
+
+def unpack(arrays: Mapping[str, Array], shape: tuple[int, int]) -> Array:
+    levels = levels_of(arrays).astype(np.float32).reshape(shape[0], -1, GROUP) - 8.0
+    weights = levels * arrays["scale"].astype(np.float32)[..., None]
+    return weights.reshape(shape[0], -1)[:, : shape[1]].astype(np.float32)
+
+
+def layout(arrays: Mapping[str, Array], shape: tuple[int, int]) -> Array:
+    return matvec_int4.layout(levels_of(arrays)[:, : shape[1]], arrays["scale"])
+
+
+SPEC = Format(
+    name="int4",
+    summary="int4 weights with a float16 scale for 32 columns, int8 activations",
+    pack=pack,
+    unpack=unpack,
+    layout=layout,
+    layout_bytes=matvec_int4.layout_bytes,
+    kernel="matmul_int4",
+    arithmetic="int8",
+    bits=4.5,
+    rtol=2e-2,
+    source="round to nearest in groups of 32, as the Q4_0 type of llama.cpp",
+)

@@ -1,0 +1,41 @@
+"""Weights rounded to int8, one scale a row; activations rounded to int8 in the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from harness.records import Array, Format
+from kernels import matvec_int8
+
+
+def pack(weights: Array) -> Mapping[str, Array]:
+    """q = round(w / s) in -127..127 with s = max|row| / 127."""
+    scale = (np.abs(weights).max(1) / 127.0).astype(np.float32)
+    safe = np.where(scale > 0, scale, 1.0)[:, None]
+    return {"": np.rint(weights / safe).clip(-127, 127).astype(np.int8), "scale": scale}
+
+
+def unpack(arrays: Mapping[str, Array], shape: tuple[int, int]) -> Array:
+    values = arrays[""].astype(np.float32) * arrays["scale"][:, None]
+    return values.reshape(shape).astype(np.float32)
+
+
+def layout(arrays: Mapping[str, Array], shape: tuple[int, int]) -> Array:
+    return matvec_int8.layout(arrays[""], arrays["scale"])
+
+
+SPEC = Format(
+    name="int8",
+    summary="int8 weights with a scale a row, int8 activations",
+    pack=pack,
+    unpack=unpack,
+    layout=layout,
+    layout_bytes=matvec_int8.layout_bytes,
+    kernel="matmul_int8",
+    arithmetic="int8",
+    bits=8.0,
+    rtol=2e-2,
+    source="round to nearest, symmetric",
+)

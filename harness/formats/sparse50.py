@@ -1,0 +1,53 @@
+"""Half of the weights, the smaller ones, set to zero and skipped; the rest stay float32."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from harness.records import Array, Format
+from kernels import sparse_matvec
+
+
+def kept(rows: int, columns: int) -> int:
+    return rows * columns - rows * columns // 2
+
+
+def pack(weights: Array) -> Mapping[str, Array]:
+    """The larger half by magnitude: values, their columns, and where each row starts."""
+    rows, columns = weights.shape
+    order = np.argsort(-np.abs(weights), axis=None, kind="stable")[: kept(rows, columns)]
+    places = np.sort(order)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(places // columns, minlength=rows))])
+    return {
+        "": weights.reshape(-1)[places].astype(np.float32),
+        "columns": (places % columns).astype(np.uint16),
+        "starts": starts.astype(np.int32),
+    }
+
+
+def unpack(arrays: Mapping[str, Array], shape: tuple[int, int]) -> Array:
+    weights = np.zeros(shape, np.float32)
+    rows = np.repeat(np.arange(shape[0]), np.diff(arrays["starts"]))
+    weights[rows, arrays["columns"]] = arrays[""]
+    return weights
+
+
+def layout(arrays: Mapping[str, Array], shape: tuple[int, int]) -> Array:
+    return sparse_matvec.layout(arrays["starts"], arrays["columns"], arrays[""])
+
+
+SPEC = Format(
+    name="sparse50",
+    summary="unstructured: the larger half of the weights in float32, zeros skipped",
+    pack=pack,
+    unpack=unpack,
+    layout=layout,
+    layout_bytes=lambda rows, columns: sparse_matvec.layout_bytes(rows, kept(rows, columns)),
+    kernel="sparse_matvec",
+    arithmetic="float32",
+    bits=24.0,
+    rtol=1e-5,
+    source="magnitude pruning, Han et al. 2015, without retraining; compressed sparse rows",
+)

@@ -1,0 +1,142 @@
+"""MCSD in the engine: project, run the recurrence on its flat state, project back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from numba import njit
+
+from harness import arena
+from kernels import mcsd
+from kernels.simd import LANES, OPTIONS
+from kernels.spec import Array
+from kernels.team import barrier, share
+
+U, V, F, E, SLOPE, DECAY, GAIN, O = range(8)  # places of the tensors in the spec
+
+
+@njit(**OPTIONS)
+def begin(
+    thread: int, n: int, depth: int, dims: Array, small: Array, state: Array, scratch: Array
+) -> None:
+    """Nothing is shared by the layers."""
+
+
+@njit(**OPTIONS)
+def forward(
+    prepare: Callable[..., None],
+    multiply: Callable[..., None],
+    activation_bytes: Callable[[int], int],
+    thread: int,
+    threads: int,
+    block: Array,
+    n: int,
+    depth: int,
+    dims: Array,
+    weights: Array,
+    small: Array,
+    offsets: Array,
+    state: Array,
+    scratch: Array,
+    prepared: Array,
+) -> None:
+    """Add MCSD of n normed tokens to the residual. offsets: u v f e slope decay gain o, state."""
+    width, channels = dims[arena.WIDTH], dims[arena.CHANNELS]
+    wide, pitch = dims[arena.WIDE], 4 * width
+    normed = dims[arena.NORMED] + thread * dims[arena.NORMED_PITCH]
+    mine, stride = thread * dims[arena.PREPARED_PITCH], activation_bytes(width)
+    for t in range(n):
+        prepare(scratch, normed + t * width, width, prepared, mine + t * stride)
+    first, last = share((width + LANES - 1) // LANES, thread, threads)
+    for part in range(4):
+        multiply(
+            weights, offsets[part], prepared, mine, stride, n, width, width, first, last,
+            scratch, wide + part * width, pitch, False,
+        )  # fmt: skip
+    barrier(block, threads)
+    mix(thread, threads, n, dims, small, offsets, offsets[O + 1], state, scratch)
+    barrier(block, threads)
+
+    mixed = dims[arena.MIXED]
+    for t in range(n):
+        prepare(scratch, mixed + t * width, width, prepared, mine + t * stride)
+    multiply(
+        weights, offsets[O], prepared, mine, stride, n, width, width, first, last,
+        scratch, dims[arena.RESIDUAL], width, True,
+    )  # fmt: skip
+    barrier(block, threads)
+
+
+@njit(**OPTIONS)
+def forward_paper(
+    prepare: Callable[..., None],
+    multiply: Callable[..., None],
+    activation_bytes: Callable[[int], int],
+    thread: int,
+    threads: int,
+    block: Array,
+    n: int,
+    depth: int,
+    dims: Array,
+    weights: Array,
+    small: Array,
+    offsets: Array,
+    state: Array,
+    scratch: Array,
+    prepared: Array,
+) -> None:
+    """The published form: each channel projects its own slice, and there is no way back.
+
+    The four projections are stored as one matrix (w, w) a channel, one after the other.
+    """
+    width, channels = dims[arena.WIDTH], dims[arena.CHANNELS]
+    w, wide, pitch = width // channels, dims[arena.WIDE], 4 * width
+    normed = dims[arena.NORMED] + thread * dims[arena.NORMED_PITCH]
+    mine, stride = thread * dims[arena.PREPARED_PITCH], activation_bytes(w)
+    first, last = share(channels, thread, threads)
+    for channel in range(first, last):
+        for t in range(n):
+            at = normed + t * width + channel * w
+            prepare(scratch, at, w, prepared, mine + t * stride)
+        for part in range(4):
+            matrix_bytes = (offsets[O + 1 + part] - offsets[part]) // channels
+            multiply(
+                weights, offsets[part] + channel * matrix_bytes, prepared, mine, stride, n, w, w,
+                0, (w + LANES - 1) // LANES, scratch, wide + part * width + channel * w, pitch,
+                False,
+            )  # fmt: skip
+    # a thread mixes the channels it projected, so nobody has to wait
+    mix(thread, threads, n, dims, small, offsets, offsets[O], state, scratch)
+    residual, mixed = dims[arena.RESIDUAL], dims[arena.MIXED]
+    for t in range(n):
+        for i in range(first * w, last * w):
+            scratch[residual + t * width + i] += scratch[mixed + t * width + i]
+    barrier(block, threads)
+
+
+@njit(**OPTIONS)
+def mix(
+    thread: int,
+    threads: int,
+    n: int,
+    dims: Array,
+    small: Array,
+    offsets: Array,
+    start: int,
+    state: Array,
+    scratch: Array,
+) -> None:
+    """The recurrence over n tokens for this thread's channels; state of the layer at `start`."""
+    width, channels, wide = dims[arena.WIDTH], dims[arena.CHANNELS], dims[arena.WIDE]
+    w, mixed = width // channels, dims[arena.MIXED]
+    first, last = share(channels, thread, threads)
+    u, v = scratch[wide:], scratch[wide + width :]
+    f, e = scratch[wide + 2 * width :], scratch[wide + 3 * width :]
+    for t in range(n):
+        for channel in range(first, last):
+            here, z = channel * w, start + 2 * width + channel
+            state[z] = mcsd.step(
+                u, v, f, e, t * 4 * width + here, w, small[offsets[SLOPE] + channel],
+                small[offsets[DECAY] + channel], state[z], small, offsets[GAIN] + here,
+                state, start + here, start + width + here, scratch, mixed + t * width + here,
+            )  # fmt: skip
