@@ -154,12 +154,14 @@ def affinity_for(threads: int, root: Path = ROOT) -> tuple[int, ...]:
         raise HarnessError(f"cannot pin {threads} threads: this process may use CPUs {cpus}")
 
     def rank(cpu: int) -> tuple[int, float, int]:
-        place = root / f"sys/devices/system/cpu/cpu{cpu}/topology"
-        siblings = [c for c in cpu_list(read(place / "thread_siblings_list")) if c in cpus]
-        turn = siblings.index(cpu) if cpu in siblings else 0
-        return turn, -_capacity(cpu, root), cpu
+        return _turn(cpu, cpus, root), -_capacity(cpu, root), cpu
 
     return tuple(sorted(cpus, key=rank)[:threads])
+
+
+def physical(cpus: tuple[int, ...], root: Path = ROOT) -> int:
+    """How many cores these CPUs are; two hardware threads of one core count once."""
+    return sum(_turn(cpu, cpus, root) == 0 for cpu in cpus)
 
 
 def pin(cpus: tuple[int, ...]) -> None:
@@ -195,6 +197,13 @@ def core_names(root: Path = ROOT) -> dict[int, str]:
     for folder, kind in (("cpu_core", "performance"), ("cpu_atom", "efficient")):
         found |= dict.fromkeys(cpu_list(read(root / "sys/devices" / folder / "cpus")), kind)
     return found
+
+
+def _turn(cpu: int, cpus: tuple[int, ...], root: Path) -> int:
+    """0 for the first of `cpus` on its core, 1 for the second hardware thread."""
+    place = root / f"sys/devices/system/cpu/cpu{cpu}/topology/thread_siblings_list"
+    siblings = [other for other in cpu_list(read(place)) if other in cpus]
+    return siblings.index(cpu) if cpu in siblings else 0
 
 
 def _capacity(cpu: int, root: Path) -> float:

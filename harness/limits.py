@@ -15,9 +15,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
-import platformdirs
 
-from harness import machine, stats
+from harness import checkpoint, machine, stats
 from harness.cores import affinity_for, clusters, pin, usable_cores, usable_cpus
 from kernels.spec import Array
 
@@ -26,6 +25,7 @@ Work: TypeAlias = Callable[[int], object]  # takes the number of passes
 
 ROUND_SECONDS = 0.05  # a thousand times what starting threads together takes
 ROUNDS = 9
+FEWEST_ROUNDS = 3  # with fewer, a limit is not worth keeping
 DRAM_BYTES = 192 * 2**20
 KEPT_SECONDS = 3600.0
 
@@ -64,21 +64,26 @@ def measure(seconds: float = 25.0) -> Samples:
     `int8_ops_per_s.cpu4` tell of the cluster that starts with CPU 4. What there is no time or
     memory for is absent.
     """
-    end = time.monotonic() + seconds
-    tasks = _tasks()
-    passes = [_calibrate(task) for task in tasks]
+    start = time.monotonic()
+    passes: list[int] = []
+    tasks = _tasks() if seconds > 0 else []
+    for task in tasks:
+        # On a slow machine fewer limits, those of few threads, are better than none in time.
+        if time.monotonic() < start + 0.6 * seconds:
+            passes.append(_calibrate(task))
+    tasks = tasks[: len(passes)]
     found: dict[str, list[float]] = {task.key: [] for task in tasks}
     # Round by round over all tasks, so that a noisy moment costs each of them one sample.
     for _ in range(ROUNDS):
         for task, count in zip(tasks, passes, strict=True):
-            if time.monotonic() < end:
+            if time.monotonic() < start + seconds:
                 found[task.key].append(task.amount * count / _seconds(task, count))
     return {key: tuple(rounds) for key, rounds in found.items() if rounds}
 
 
 def cached(seconds: float = 25.0, folder: Path | None = None) -> Samples:
     """Like `measure`, but reads them from `folder` (the user's cache) when an hour old at most."""
-    folder = folder or Path(platformdirs.user_cache_dir("edgewise")) / "limits"
+    folder = folder or checkpoint.folder() / "limits"
     who = (machine.hostname(), machine.cpu_model(), usable_cpus(), usable_cores())
     path = folder / f"{hashlib.sha256(repr(who).encode()).hexdigest()[:16]}.json"
     try:
@@ -88,7 +93,8 @@ def cached(seconds: float = 25.0, folder: Path | None = None) -> Samples:
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # no cache, or not a whole one: measure again
     samples = measure(seconds)
-    _keep(path, json.dumps({"at": time.time(), "who": repr(who), "samples": samples}))
+    if samples and min(len(rounds) for rounds in samples.values()) >= FEWEST_ROUNDS:
+        _keep(path, json.dumps({"at": time.time(), "who": repr(who), "samples": samples}))
     return samples
 
 
