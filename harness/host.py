@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import fnmatch
 import importlib.metadata
 import platform
-import re
 import struct
 import subprocess
 from collections.abc import Iterable
@@ -74,18 +74,17 @@ def finished(environment: Environment, root: Path = ROOT) -> Environment:
 
 
 def recognised(identity: Iterable[str], devices: Iterable[Recognisable]) -> str:
-    """The name of the device whose longest phrase is in the identity; "" when none or several.
+    """The name of the device with the longest pattern that fits a text of the identity.
 
-    A phrase matches whole words, upper or lower case: "Raspberry Pi 4" is not in
-    "Raspberry Pi 400".
+    "" when none does, or two devices are equally good. Patterns are those of a shell, upper or
+    lower case: "Raspberry Pi 4 Model B*", "Apple M1".
     """
     texts = [text.lower() for text in identity]
     matched: dict[int, set[str]] = {}
     for device in devices:
-        for phrase in device.recognise:
-            whole = re.compile(rf"(?<![a-z0-9]){re.escape(phrase.lower())}(?![a-z0-9])")
-            if any(whole.search(text) for text in texts):
-                matched.setdefault(len(phrase), set()).add(device.name)
+        for pattern in device.recognise:
+            if fnmatch.filter(texts, pattern.lower()):
+                matched.setdefault(len(pattern), set()).add(device.name)
     best = matched[max(matched)] if matched else set()
     return best.pop() if len(best) == 1 else ""
 

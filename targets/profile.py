@@ -56,7 +56,7 @@ class Device:
     read_bandwidth: what so many threads read from memory together [B/s], fastest cores first
     caches: "l1d" of one core; "l2", "l3", "system": total over the chip [B]
     memory_bytes: what one program may use of the memory
-    recognise: phrases, one of which such a machine's board, SoC or CPU model contains
+    recognise: shell patterns, one of which fits such a machine's board, SoC or CPU model
     """
 
     name: str
@@ -169,7 +169,7 @@ def _read(path: Path, _changed: int) -> Device:
         _need(key in _CACHES, path, f"caches.{key}", key, f"one of {', '.join(_CACHES)}")
     phrases = raw.get("recognise", [])
     listed = isinstance(phrases, list) and all(isinstance(p, str) and len(p) > 3 for p in phrases)
-    _need(listed, path, "recognise", phrases, 'a list as in ["Raspberry Pi 5"]')
+    _need(listed, path, "recognise", phrases, 'a list as in ["Raspberry Pi 5*"]')
     facts = {
         key: _fact(raw[key], key, path, limits) for key, limits in _LIMITS.items() if key in raw
     }

@@ -16,6 +16,7 @@ import pytest
 
 from harness import cores, doctor, host, machine, quiet
 from harness.errors import HarnessError
+from targets import profile
 
 CPU = "sys/devices/system/cpu"
 ROOMY = "MemTotal:        8140000 kB\nMemFree:  10 kB\nMemAvailable:    7000000 kB\n"
@@ -144,6 +145,10 @@ def test_a_pi_is_described_without_a_model_name_in_cpuinfo(pi5: Path) -> None:
     assert found.versions["python"] == platform.python_version()
 
 
+def test_a_pi_is_known_by_its_board(pi5: Path) -> None:
+    assert host.describe(pi5).device == "rpi5"
+
+
 def test_a_shared_cache_counts_once_and_private_ones_add_up(pi5: Path) -> None:
     total = machine.total_caches((0, 1, 2, 3), pi5)
     assert total == {"l1d": 65536, "l2": 4 * 524288, "l3": 2097152}
@@ -237,20 +242,40 @@ def test_what_cannot_be_read_stays_empty(tmp_path: Path) -> None:
     assert doctor.warnings(found, tmp_path) == ()
 
 
-def test_the_longest_phrase_in_whole_words_names_the_device() -> None:
+def test_the_longest_pattern_names_the_device() -> None:
     devices = [
-        Profile("rpi4", ("Raspberry Pi 4",)),
-        Profile("rpi3", ("Raspberry Pi 3 Model B",)),
-        Profile("rpi3bplus", ("Raspberry Pi 3 Model B Plus",)),
+        Profile("rpi3", ("Raspberry Pi 3 Model B*",)),
+        Profile("rpi3bplus", ("Raspberry Pi 3 Model B Plus*",)),
+        Profile("m1", ("Apple M1",)),
         Profile("rk3588", ("rockchip,rk3588",)),
         Profile("unknown", ()),
     ]
-    assert host.recognised(["Raspberry Pi 4 Model B Rev 1.4"], devices) == "rpi4"
-    assert host.recognised(["Raspberry Pi 400 Rev 1.0"], devices) == ""
+    assert host.recognised(["Raspberry Pi 3 Model B Rev 1.2"], devices) == "rpi3"
     assert host.recognised(["Raspberry Pi 3 Model B Plus Rev 1.3"], devices) == "rpi3bplus"
     assert host.recognised(["Radxa ROCK 5B", "rockchip,rk3588"], devices) == "rk3588"
-    twins = [Profile("a", ("N100",)), Profile("b", ("n100",))]
+    assert host.recognised(["Apple M1"], devices) == "m1"
+    assert host.recognised(["Apple M1 Ultra"], devices) == ""
+    twins = [Profile("a", ("*N100",)), Profile("b", ("*n100",))]
     assert host.recognised(["Intel(R) N100"], twins) == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("Raspberry Pi 4 Model B Rev 1.5", "rpi4"),
+        ("Raspberry Pi 400 Rev 1.0", "rpi400"),
+        ("Raspberry Pi Zero 2 W Rev 1.0", "rpizero2w"),
+        ("rockchip,rk3588s", "rk3588"),
+        ("Intel(R) N100", "n100"),
+        ("13th Gen Intel(R) Core(TM) i7-13700H", "i7_13700h"),
+        ("13th Gen Intel(R) Core(TM) i7-13700HX", ""),
+        ("Intel(R) Core(TM) i7-8550U CPU @ 1.80GHz", "i7_8550u"),
+        ("Apple M4 Max", ""),
+        ("Apple M4", "mac_mini_m4"),
+    ],
+)
+def test_shipped_profiles_are_recognised(text: str, name: str) -> None:
+    assert host.recognised([text], profile.load_all()) == name
 
 
 def test_systems_that_cannot_run_it_are_refused_in_one_line(tmp_path: Path) -> None:
