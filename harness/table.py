@@ -58,6 +58,12 @@ def size(count: float) -> str:
     return f"{count:.0f} B" if unit == "B" else f"{_number(count, _decimals(count))} {unit}"
 
 
+def plain(value: float) -> str:
+    """Three significant digits, no prefix, no exponent: 12345.6 -> "12300"."""
+    shown = float(f"{value:.3g}")
+    return _number(shown, _decimals(shown))
+
+
 def quantity(reading: Reading, unit: str) -> str:
     """The value alone, marked with "~" when it is projected."""
     return ("~" if reading.mark == "P" else "") + si(reading.value, unit)
@@ -97,9 +103,7 @@ def _rate(row: Row) -> tuple[str, ...]:
     reading = evidence.read(row.seconds)
     if reading is None or reading.value <= 0:
         return ("-",)
-    rate = row.tokens / reading.value
-    shown = float(f"{rate:.3g}")
-    return (("~" if reading.mark == "P" else "") + _number(shown, _decimals(shown)),)
+    return (("~" if reading.mark == "P" else "") + plain(row.tokens / reading.value),)
 
 
 def _energy(row: Row) -> tuple[str, ...]:
@@ -135,7 +139,7 @@ def _limit(row: Row) -> tuple[str, ...]:
     return (f"{100 * fraction:.0f} %", *(["cache"] if note else []))
 
 
-def _broken(name: str, width: int) -> str:
+def broken(name: str, width: int) -> str:
     """A candidate's name on as many lines as its parts need: architecture, size, steps."""
     if len(name) <= width:
         return name
@@ -204,7 +208,7 @@ def _block(group: Sequence[Row], footnotes: dict[str, int], wide: bool) -> Table
         numbers = [footnotes.setdefault(n, len(footnotes) + 1) for n in evidence.notes(row)]
         cells = ((" " if wide else "\n").join(column.cell(row)) for column in columns[1:])
         table.add_row(
-            _broken(row.candidate, 26 if wide else 15), *cells, " ".join(map(str, numbers))
+            broken(row.candidate, 26 if wide else 15), *cells, " ".join(map(str, numbers))
         )
     return table
 
