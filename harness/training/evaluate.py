@@ -1,4 +1,4 @@
-"""Model + held-out text -> its loss over the whole of it."""
+"""Model + held-out text -> its loss, or its share of right answers, over the whole of it."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from harness.errors import BadInput
+from harness.records import Corpus
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,3 +45,15 @@ def held_out_loss(model: nn.Module, text: NDArray[np.uint8], context: int, batch
         total += F.cross_entropy(logits, wanted, reduction="sum").item()
     model.train(was_training)
     return Loss(total / (count * context), count * context)
+
+
+@torch.no_grad()
+def accuracy(model: nn.Module, tokens: NDArray[np.uint8], corpus: Corpus) -> float:
+    """Share of the asked tokens that the model ranks first, over a corpus of examples."""
+    inputs = torch.from_numpy(tokens.astype(np.int64)).view(-1, corpus.example)
+    asked = torch.tensor(corpus.scored)
+    was_training = model.training
+    model.eval()
+    best = torch.cat([model(part)[:, asked].argmax(-1) for part in inputs.split(64)])
+    model.train(was_training)
+    return (best == inputs[:, asked + 1]).float().mean().item()

@@ -16,7 +16,7 @@ from harness.checkpoint import folder, recipe_hash
 from harness.errors import BadInput
 from harness.records import Checkpoint, Recipe, Splits
 from harness.training import batches
-from harness.training.evaluate import held_out_loss
+from harness.training.evaluate import accuracy, held_out_loss
 from harness.training.loop import WARM_UP, Plan, Trace, Watch, optimise
 from harness.training.model import Model, to_checkpoint
 
@@ -105,7 +105,7 @@ def budget_loss(model: Model, recipe: Recipe) -> Tensor:
 def provenance(
     model: Model, recipe: Recipe, splits: Splits, trace: Trace, threads: int
 ) -> dict[str, Any]:
-    """Where weights come from, with their loss on the validation split where there is one."""
+    """Where weights come from, with their score on the validation split."""
     found: dict[str, Any] = {
         "seed": recipe.seed,
         "commit": commit(),
@@ -117,7 +117,10 @@ def provenance(
         "versions": {"python": platform.python_version(), "torch": torch.__version__},
         "machine": platform.machine(),
     }
-    if len(splits.validation) > recipe.shape.context:
+    corpus = plugins.pick(plugins.corpora(), recipe.corpus, "corpus")
+    if corpus.example:
+        found["validation_accuracy"] = round(accuracy(model, splits.validation, corpus), 5)
+    elif len(splits.validation) > recipe.shape.context:
         loss = held_out_loss(model, splits.validation, recipe.shape.context)
         found["validation_bits"] = round(loss.bits, 5)
         found["validation_tokens"] = loss.tokens

@@ -1,0 +1,250 @@
+"""References against independent readings of the same equations, most of them in plain NumPy."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from harness import plugins
+from harness.ffns.selective import reference as selective
+from harness.mixers.attention import reference as attention
+from harness.mixers.mcsd import reference as mcsd
+from harness.records import Shape
+
+HALVES = [
+    *(pytest.param(m, id=m.name) for m in plugins.mixers().values()),
+    *(pytest.param(f, id=f.name) for f in plugins.ffns().values()),
+]
+
+
+def shape(**changes: object) -> Shape:
+    settings = dict(
+        vocabulary=256, width=32, layers=1, mixers=("mcsd",), ffn="dense", hidden=64, heads=4,
+        kv_heads=2, head_width=8, channels=4, context=64, group=16,
+    )  # fmt: skip
+    return Shape(**{**settings, **changes})
+
+
+def built(plugin, seed=0):
+    torch.manual_seed(seed)
+    return plugins.half(plugin, "reference").build(shape(), **getattr(plugin, "options", {}))
+
+
+def memories(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(seed)
+    x = torch.randn(16, n, 2, 3, dtype=torch.float64)
+    rates = np.concatenate([mcsd.paper_slopes(8), mcsd.paper_decays(8)])
+    return x, torch.log(torch.tensor(rates))
+
+
+@pytest.mark.parametrize("n", [1, 2, 31, 32, 33, 64, 131])
+def test_matrix_chunked_and_recurrent_memories_agree(n):
+    x, log_rates = memories(n)
+    matrix = mcsd.read_matrix(x, log_rates)
+    torch.testing.assert_close(mcsd.read_chunked(x, log_rates), matrix, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(mcsd.read_chunked(x, log_rates, 7), matrix, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(mcsd.read_recurrent(x, log_rates), matrix, rtol=1e-12, atol=1e-12)
+
+
+def test_memories_with_very_fast_rates_agree_and_have_finite_gradients():
+    x, _ = memories(300)
+    logits = torch.linspace(-12, 12, 16, dtype=torch.float64, requires_grad=True)
+    matrix = mcsd.read_matrix(x, F.logsigmoid(logits))
+    chunked = mcsd.read_chunked(x, F.logsigmoid(logits))
+    torch.testing.assert_close(chunked, matrix, rtol=1e-10, atol=1e-10)
+    first = torch.autograd.grad(matrix.square().sum(), logits)[0]
+    second = torch.autograd.grad(chunked.square().sum(), logits)[0]
+    assert first.isfinite().all()
+    torch.testing.assert_close(first, second, rtol=1e-8, atol=1e-8)
+
+
+def test_memories_are_the_papers_matrices():
+    """Eq. 2, 3, 8 and 9 as printed: a softmax of distances, and powers of a decay."""
+    n, c = 20, 8
+    x, log_rates = memories(n)
+    read = mcsd.read_matrix(x, log_rates)
+    distance = np.arange(n)[:, None] - np.arange(n)
+    for i in range(c):
+        beta = (2.0 ** (-8 / c)) ** (i + 1)
+        scores = np.where(distance > 0, -distance * beta, -np.inf)
+        scores[0, 0] = 1
+        slopes = np.exp(scores) / np.exp(scores).sum(1, keepdims=True)
+        decays = np.where(distance > 0, (1 - 2.0 ** (-5 - i)) ** distance.clip(0), 0.0)
+        decays[0, 0] = 1
+        for matrix, memory in ((slopes, i), (decays, c + i)):
+            wanted = np.einsum("tj,jbw->tbw", matrix, x[memory].numpy())
+            np.testing.assert_allclose(read[memory].numpy(), wanted, rtol=1e-12)
+
+
+def test_constants_are_those_of_the_papers_table():
+    """C = 10, the 1.6B and 3B models."""
+    slopes, decays = mcsd.paper_slopes(10), mcsd.paper_decays(10)
+    np.testing.assert_allclose(slopes[[0, 3, 9]], [0.563071, 0.896893, 0.996101], atol=5e-7)
+    np.testing.assert_array_equal(decays[[0, 1, 9]], [0.96875, 0.984375, 0.99993896484375])
+    beta_12 = -np.log(mcsd.paper_slopes(12))
+    np.testing.assert_allclose(beta_12[[0, 11]], [0.629961, 2.0**-8], atol=5e-7)
+
+
+def test_learned_rates_start_at_the_papers_and_fixed_ones_stay():
+    for name in ("mcsd", "mcsd-paper"):
+        layer = built(plugins.mixers()[name])
+        found = layer.export()
+        np.testing.assert_array_equal(found["slope"], np.float32(mcsd.paper_slopes(4)))
+        np.testing.assert_array_equal(found["decay"], np.float32(mcsd.paper_decays(4)))
+        learned = any("logits" in n for n, _ in layer.named_parameters())
+        assert learned == (name == "mcsd")
+
+
+def numpy_mcsd(t: dict[str, np.ndarray], x: np.ndarray, channels: int) -> np.ndarray:
+    """Token by token in float64, x (n,width) -> (n,width), as the equations are written."""
+    width = x.shape[1]
+    w = width // channels
+    t = {name: a.astype(np.float64) for name, a in t.items()}
+    a, alpha = t["slope"].repeat(w), t["decay"].repeat(w)
+    z, s, d = np.zeros(width), np.zeros(width), np.zeros(width)
+    out = []
+    for i, h in enumerate(x):
+        if t["u"].shape[1] == width:
+            u, v, f, e = (t[name] @ h for name in "uvfe")
+        else:
+            rows = h.reshape(channels, w).repeat(w, axis=0)
+            u, v, f, e = ((t[name] * rows).sum(1) for name in "uvfe")
+        past_v, past_e = (v, e) if i == 0 else (s, d)
+        mean = (past_e.reshape(channels, w) ** 2).mean(1).repeat(w)
+        gate = 1 / (1 + np.exp(-f))
+        y = u * past_v / (1 + np.exp(-past_v))
+        y = y + gate * past_e / np.sqrt(mean + 1e-6) * t["gain"]
+        out.append(t["o"] @ y if "o" in t else y)
+        z = a * z + 1
+        s = s + (v - s) / z
+        d = alpha * (d + e)
+    return np.array(out)
+
+
+@pytest.mark.parametrize("name", ["mcsd", "mcsd-paper"])
+@pytest.mark.parametrize("n", [1, 20, 150])
+def test_mcsd_is_its_equations_token_by_token(name, n):
+    layer = built(plugins.mixers()[name])
+    with torch.no_grad():
+        layer.gain.uniform_(0.5, 1.5)
+    arrays = layer.export()
+    x = np.random.default_rng(n).normal(size=(2, n, 32))
+    with torch.no_grad():
+        found = layer.double()(torch.from_numpy(x)).numpy()
+    for i in range(2):
+        wanted = numpy_mcsd(arrays, x[i], 4)
+        np.testing.assert_allclose(found[i], wanted, rtol=1e-4, atol=1e-6)
+
+
+def numpy_attention(t: dict[str, np.ndarray], x: np.ndarray, s: Shape) -> np.ndarray:
+    """One head and one query at a time; rotation by complex numbers."""
+    n, w = len(x), s.head_width
+    t = {name: a.astype(np.float64) for name, a in t.items()}
+    angle = np.arange(n)[:, None] * s.rope_base ** (-2 * np.arange(w // 2) / w)
+
+    def turned(y: np.ndarray) -> np.ndarray:
+        z = (y[:, : w // 2] + 1j * y[:, w // 2 :]) * np.exp(1j * angle)
+        return np.concatenate([z.real, z.imag], axis=1)
+
+    heads = []
+    for h in range(s.heads):
+        g = h * s.kv_heads // s.heads
+        q = turned(x @ t["q"][h * w : (h + 1) * w].T)
+        k = turned(x @ t["k"][g * w : (g + 1) * w].T)
+        v = x @ t["v"][g * w : (g + 1) * w].T
+        rows = []
+        for i in range(n):
+            weights = np.exp(k[: i + 1] @ q[i] / math.sqrt(w))
+            rows.append(weights @ v[: i + 1] / weights.sum())
+        heads.append(np.array(rows))
+    return np.concatenate(heads, axis=1) @ t["o"].T
+
+
+def test_attention_is_its_equations_head_by_head():
+    layer = attention.build(shape())
+    arrays = layer.export()
+    x = np.random.default_rng(0).normal(size=(1, 19, 32))
+    with torch.no_grad():
+        found = layer.double()(torch.from_numpy(x)).numpy()[0]
+    np.testing.assert_allclose(found, numpy_attention(arrays, x[0], shape()), rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("plugin", HALVES)
+def test_no_token_sees_a_later_one(plugin):
+    layer = built(plugin).eval()
+    x = torch.randn(1, 140, 32)
+    with torch.no_grad():
+        before = layer(x)
+        x[0, 70:] = torch.randn(70, 32) * 100
+        after = layer(x)
+    assert torch.equal(before[0, :70], after[0, :70])
+    assert not torch.equal(before[0, 70:], after[0, 70:])
+
+
+@pytest.mark.parametrize("plugin", HALVES)
+def test_exported_tensors_are_those_of_the_spec_and_come_back_bit_for_bit(plugin):
+    layer = built(plugin)
+    with torch.no_grad():
+        for parameter in layer.parameters():
+            parameter.add_(torch.randn(parameter.shape) * 0.1)
+    found = layer.export()
+    assert {n: a.shape for n, a in found.items()} == {
+        t.name: t.shape for t in plugin.tensors(shape())
+    }
+    assert all(a.dtype == np.float32 for a in found.values())
+    other = built(plugin, seed=1)
+    other.load(found)
+    for name, array in other.export().items():
+        np.testing.assert_array_equal(array, found[name], err_msg=name)
+
+
+def test_selective_runs_exactly_the_groups_that_score_above_zero():
+    layer = selective.build(shape(ffn="selective")).eval()
+    with torch.no_grad():
+        layer.selector_bias.normal_()
+    t = {name: a.astype(np.float64) for name, a in layer.export().items()}
+    x = np.random.default_rng(0).normal(size=(30, 32))
+    seen = set()
+    for i, h in enumerate(x):
+        score = t["selector_out"] @ (t["selector_in"] @ h) + t["selector_bias"]
+        rows = [g * 16 + j for g in range(4) if score[g] > 0 for j in range(16)]
+        gate = t["gate"][rows] @ h
+        wanted = t["down"][:, rows] @ (gate / (1 + np.exp(-gate)) * (t["up"][rows] @ h))
+        with torch.no_grad():
+            found = layer(torch.tensor(x[None, i : i + 1], dtype=torch.float32))[0, 0]
+        np.testing.assert_allclose(found.numpy(), wanted, atol=2e-6)
+        seen.add(len(rows))
+    assert len(seen) > 1, "the draw should make different tokens use different numbers of groups"
+
+
+def test_a_score_of_zero_does_not_run():
+    layer = selective.build(shape(ffn="selective")).eval()
+    with torch.no_grad():
+        layer.selector_out.zero_()
+        assert (layer(torch.randn(1, 3, 32)) == 0).all()
+    assert layer.chosen == 0
+
+
+def test_the_selector_learns_through_the_hard_choice():
+    layer = selective.build(shape(ffn="selective"))
+    layer(torch.randn(2, 5, 32)).square().sum().backward()
+    assert layer.selector_in.grad.abs().sum() > 0
+    layer.zero_grad()
+    layer(torch.randn(2, 5, 32))
+    layer.chosen.backward()
+    assert layer.selector_bias.grad.abs().sum() > 0
+
+
+def test_exploring_replaces_the_choice_only_while_training():
+    layer = selective.build(shape(ffn="selective"))
+    x = torch.randn(4, 50, 32)
+    plain = layer(x)
+    layer.explore(1.0, 0.25, torch.Generator().manual_seed(0))
+    assert not torch.equal(layer(x), plain)
+    assert torch.equal(layer.eval()(x), plain)
+    layer.train().explore(0.0, 0.25, torch.Generator().manual_seed(0))
+    assert torch.equal(layer(x), plain)
