@@ -54,6 +54,6 @@ def accuracy(model: nn.Module, tokens: NDArray[np.uint8], corpus: Corpus) -> flo
     asked = torch.tensor(corpus.scored)
     was_training = model.training
     model.eval()
-    best = torch.cat([model(part)[:, asked].argmax(-1) for part in inputs.split(64)])
+    best = torch.cat([model(part)[:, asked].argmax(-1) for part in torch.split(inputs, 64)])
     model.train(was_training)
     return (best == inputs[:, asked + 1]).float().mean().item()
