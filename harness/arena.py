@@ -2,7 +2,8 @@
 
 A forward pass gets a few flat arrays. `dims` holds sizes and places in `scratch`, by the names
 below; `offsets` holds, per layer, the place of each tensor (packed ones in `weights`, float32
-ones in `small`) in the order of the layer's spec, then of the layer's state in `state`.
+ones in `small`) in the order of the spec, then of the layer's state in `state` (mixers only),
+then where each tensor ends.
 """
 
 from __future__ import annotations

@@ -96,11 +96,14 @@ class Tensor:
     """A parameter: its name inside the layer, and shape (rows, columns) or (n,).
 
     packed: stored in the candidate's weight format; otherwise it stays float32.
+    parts, axis: the engine lays it out as that many matrices, cut along that axis
     """
 
     name: str
     shape: tuple[int, ...]
     packed: bool = True
+    parts: int = 1
+    axis: Literal[0, 1] = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -365,6 +368,7 @@ class Format:
 
     pack(weights) -> arrays as stored on disk: "" is the main one, others are suffixes ("scale")
     unpack(arrays, shape) -> the float32 weights those arrays stand for
+    cut(arrays, rows, columns) -> the arrays of that part, rounded no further
     layout(arrays, shape) -> one stream of bytes in the order the kernel reads it
     layout_bytes(rows, columns): length of that stream, for weights that do not depend on data
     kernel: the kernel file whose `quantise`, `multiply` and `lookup` the engine calls
@@ -376,6 +380,7 @@ class Format:
     summary: str
     pack: Callable[[Array], Mapping[str, Array]]
     unpack: Callable[[Mapping[str, Array], tuple[int, int]], Array]
+    cut: Callable[[Mapping[str, Array], slice, slice], Mapping[str, Array]]
     layout: Callable[[Mapping[str, Array], tuple[int, int]], Array]
     layout_bytes: Callable[[int, int], int]
     kernel: str

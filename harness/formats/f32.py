@@ -18,6 +18,10 @@ def unpack(arrays: Mapping[str, Array], shape: tuple[int, int]) -> Array:
     return arrays[""].reshape(shape)
 
 
+def cut(arrays: Mapping[str, Array], rows: slice, columns: slice) -> Mapping[str, Array]:
+    return {"": arrays[""][rows, columns]}
+
+
 def layout(arrays: Mapping[str, Array], shape: tuple[int, int]) -> Array:
     return matvec_f32.layout(unpack(arrays, shape))
 
@@ -27,6 +31,7 @@ SPEC = Format(
     summary="float32, as trained",
     pack=pack,
     unpack=unpack,
+    cut=cut,
     layout=layout,
     layout_bytes=matvec_f32.layout_bytes,
     kernel="matmul_f32",

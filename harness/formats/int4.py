@@ -44,6 +44,15 @@ def unpack(arrays: Mapping[str, Array], shape: tuple[int, int]) -> Array:
     return weights.reshape(shape[0], -1)[:, : shape[1]].astype(np.float32)
 
 
+def cut(arrays: Mapping[str, Array], rows: slice, columns: slice) -> Mapping[str, Array]:
+    """Columns must begin and end at a group of 32."""
+    first, last = columns.start or 0, columns.stop or 2 * arrays[""].shape[1]
+    return {
+        "": arrays[""][rows, first // 2 : -(-last // 2)],
+        "scale": arrays["scale"][rows, first // GROUP : -(-last // GROUP)],
+    }
+
+
 def layout(arrays: Mapping[str, Array], shape: tuple[int, int]) -> Array:
     return matvec_int4.layout(levels_of(arrays)[:, : shape[1]], arrays["scale"])
 
@@ -53,6 +62,7 @@ SPEC = Format(
     summary="int4 weights with a float16 scale for 32 columns, int8 activations",
     pack=pack,
     unpack=unpack,
+    cut=cut,
     layout=layout,
     layout_bytes=matvec_int4.layout_bytes,
     kernel="matmul_int4",

@@ -22,6 +22,10 @@ def unpack(arrays: Mapping[str, Array], shape: tuple[int, int]) -> Array:
     return values.reshape(shape).astype(np.float32)
 
 
+def cut(arrays: Mapping[str, Array], rows: slice, columns: slice) -> Mapping[str, Array]:
+    return {"": arrays[""][rows, columns], "scale": arrays["scale"][rows]}
+
+
 def layout(arrays: Mapping[str, Array], shape: tuple[int, int]) -> Array:
     return matvec_int8.layout(arrays[""], arrays["scale"])
 
@@ -31,6 +35,7 @@ SPEC = Format(
     summary="int8 weights with a scale a row, int8 activations",
     pack=pack,
     unpack=unpack,
+    cut=cut,
     layout=layout,
     layout_bytes=matvec_int8.layout_bytes,
     kernel="matmul_int8",

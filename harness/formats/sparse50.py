@@ -34,6 +34,20 @@ def unpack(arrays: Mapping[str, Array], shape: tuple[int, int]) -> Array:
     return weights
 
 
+def cut(arrays: Mapping[str, Array], rows: slice, columns: slice) -> Mapping[str, Array]:
+    starts, where = arrays["starts"], arrays["columns"].astype(np.int64)
+    row_of = np.repeat(np.arange(starts.size - 1), np.diff(starts))
+    first, last = columns.start or 0, columns.stop if columns.stop is not None else 65536
+    top, bottom = rows.start or 0, rows.stop if rows.stop is not None else starts.size - 1
+    inside = (row_of >= top) & (row_of < bottom) & (where >= first) & (where < last)
+    counts = np.bincount(row_of[inside] - top, minlength=bottom - top)
+    return {
+        "": arrays[""][inside],
+        "columns": (where[inside] - first).astype(np.uint16),
+        "starts": np.concatenate([[0], np.cumsum(counts)]).astype(np.int32),
+    }
+
+
 def layout(arrays: Mapping[str, Array], shape: tuple[int, int]) -> Array:
     return sparse_matvec.layout(arrays["starts"], arrays["columns"], arrays[""])
 
@@ -43,6 +57,7 @@ SPEC = Format(
     summary="unstructured: the larger half of the weights in float32, zeros skipped",
     pack=pack,
     unpack=unpack,
+    cut=cut,
     layout=layout,
     layout_bytes=lambda rows, columns: sparse_matvec.layout_bytes(rows, kept(rows, columns)),
     kernel="sparse_matvec",

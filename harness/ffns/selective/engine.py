@@ -12,7 +12,8 @@ from kernels.simd import LANES, OPTIONS
 from kernels.spec import Array
 from kernels.team import barrier, share
 
-GATE, UP, DOWN, INNER, OUTER, BIAS, DOWN_END = range(7)  # places of the tensors in the spec
+GATE, UP, DOWN, INNER, OUTER, BIAS = range(6)  # places of the tensors in the spec
+DOWN_END = 6 + DOWN
 
 
 @njit(**OPTIONS)
@@ -33,7 +34,8 @@ def forward(
 ) -> None:
     """Add the ffn of n normed tokens to the residual, token by token.
 
-    offsets: gate up down selector_in selector_out selector_bias, end of down. Every thread
+    offsets: gate up down selector_in selector_out selector_bias, then
+    their ends. Every thread
     scores for itself, which is cheaper than waiting for one that does.
     """
     width, hidden, w = dims[arena.WIDTH], dims[arena.HIDDEN], dims[arena.GROUP]

@@ -14,7 +14,7 @@ def tensors(shape: Shape) -> tuple[Tensor, ...]:
     return (
         Tensor("gate", (shape.hidden, shape.width)),
         Tensor("up", (shape.hidden, shape.width)),
-        Tensor("down", (shape.width, shape.hidden)),
+        Tensor("down", (shape.width, shape.hidden), parts=groups, axis=1),
         Tensor("selector_in", (shape.selector_rank, shape.width), packed=False),
         Tensor("selector_out", (groups, shape.selector_rank), packed=False),
         Tensor("selector_bias", (groups,), packed=False),

@@ -13,6 +13,8 @@ from kernels.spec import Array
 from kernels.team import barrier, share
 
 U, V, F, E, SLOPE, DECAY, GAIN, O = range(8)  # places of the tensors in the spec
+STATE, PAPER_STATE = 8, 7  # after the last tensor; the paper's form has no o
+PAPER_END = 8  # then where each tensor ends
 
 
 @njit(**OPTIONS)
@@ -41,7 +43,7 @@ def forward(
     prepared: Array,
 ) -> None:
     """Add MCSD of n normed tokens to the residual. offsets: u v f e slope decay gain o, state."""
-    width, channels = dims[arena.WIDTH], dims[arena.CHANNELS]
+    width = dims[arena.WIDTH]
     wide, pitch = dims[arena.WIDE], 4 * width
     normed = dims[arena.NORMED] + thread * dims[arena.NORMED_PITCH]
     mine, stride = thread * dims[arena.PREPARED_PITCH], activation_bytes(width)
@@ -54,7 +56,7 @@ def forward(
             scratch, wide + part * width, pitch, False,
         )  # fmt: skip
     barrier(block, threads)
-    mix(thread, threads, n, dims, small, offsets, offsets[O + 1], state, scratch)
+    mix(thread, threads, n, dims, small, offsets, offsets[STATE], state, scratch)
     barrier(block, threads)
 
     mixed = dims[arena.MIXED]
@@ -99,14 +101,14 @@ def forward_paper(
             at = normed + t * width + channel * w
             prepare(scratch, at, w, prepared, mine + t * stride)
         for part in range(4):
-            matrix_bytes = (offsets[O + 1 + part] - offsets[part]) // channels
+            matrix_bytes = (offsets[PAPER_END + part] - offsets[part]) // channels
             multiply(
                 weights, offsets[part] + channel * matrix_bytes, prepared, mine, stride, n, w, w,
                 0, (w + LANES - 1) // LANES, scratch, wide + part * width + channel * w, pitch,
                 False,
             )  # fmt: skip
     # a thread mixes the channels it projected, so nobody has to wait
-    mix(thread, threads, n, dims, small, offsets, offsets[O], state, scratch)
+    mix(thread, threads, n, dims, small, offsets, offsets[PAPER_STATE], state, scratch)
     residual, mixed = dims[arena.RESIDUAL], dims[arena.MIXED]
     for t in range(n):
         for i in range(first * w, last * w):

@@ -18,7 +18,8 @@ def tensors(shape: Shape, paper: bool = False) -> tuple[Tensor, ...]:
     """u, v (slope) and f, e (decay) projections, a^1 per channel, gain of the channel norm."""
     width, channels = shape.width, shape.channels
     inputs = width // channels if paper else width
-    projections = tuple(Tensor(name, (width, inputs)) for name in "uvfe")
+    parts = channels if paper else 1
+    projections = tuple(Tensor(name, (width, inputs), parts=parts) for name in "uvfe")
     constants = (
         Tensor("slope", (channels,), packed=False),  # a = exp(-beta), 0 < a < 1
         Tensor("decay", (channels,), packed=False),  # alpha, 0 < alpha < 1

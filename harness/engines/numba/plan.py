@@ -1,0 +1,231 @@
+"""Mixers + ffn + formats -> a Python module whose `enter` is the whole forward pass.
+
+The module is written to a folder named by the hash of everything that shapes the machine code
+(kernel and engine sources, Numba, CPU), because Numba's own cache does not notice an edit in
+another file. Plain module-level functions are what that cache can hold.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import sys
+import tempfile
+from functools import cache
+from itertools import groupby
+from pathlib import Path
+from types import ModuleType
+
+import llvmlite
+import numba
+import numpy as np
+
+import kernels
+from harness import plugins
+from harness.checkpoint import folder
+from harness.errors import HarnessError
+from harness.records import Checkpoint
+from kernels import simd
+
+SOURCES = Path(__file__).parents[2]
+
+
+def load(checkpoint: Checkpoint) -> ModuleType:
+    """The compiled-on-first-use module for this checkpoint's architecture and formats."""
+    text = write(checkpoint)
+    name = f"plan_{hashlib.sha256(text.encode()).hexdigest()[:16]}"
+    if name in sys.modules:
+        return sys.modules[name]
+    path = _home() / f"{name}.py"
+    if not path.exists():
+        _write_atomically(path, text)
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise HarnessError(f"the plan {path} cannot be imported; delete it and try again")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def write(checkpoint: Checkpoint) -> str:
+    """The source of the module."""
+    shape = checkpoint.shape
+    body = _format_of(checkpoint, "layers.0.ffn.up")
+    outer = _format_of(checkpoint, "embedding" if shape.tied else "head")
+    table = _format_of(checkpoint, "embedding")
+    runs, layer = [], 0
+    for name, group in groupby(shape.mixers):
+        count = len(list(group))
+        runs.append((name, layer, layer + count))
+        layer += count
+    used = {
+        name: plugins.pick(plugins.mixers(), name, "mixer") for name in dict.fromkeys(shape.mixers)
+    }
+    aliases = {name: f"mixer_{i}" for i, name in enumerate(used)}
+    lines = [
+        f'"""{" + ".join(used)} with {shape.ffn}; weights {body}, head {outer}, '
+        f'embedding {table}. Generated."""',
+        "",
+        *TOP.format(
+            body=plugins.formats()[body].kernel,
+            outer=plugins.formats()[outer].kernel,
+            table=plugins.formats()[table].kernel,
+        ).splitlines(),
+    ]
+    for name, mixer in used.items():
+        module = plugins.half(mixer, "engine").__name__
+        which = "forward_paper" if mixer.options.get("paper") else "forward"
+        lines += [
+            f"from {module} import begin as begin_{aliases[name]}",
+            f"from {module} import {which} as {aliases[name]}",
+        ]
+    ffn = plugins.pick(plugins.ffns(), shape.ffn, "ffn")
+    lines += [
+        f"from {plugins.half(ffn, 'engine').__name__} import forward as ffn",
+        *HEAD.splitlines(),
+    ]
+    lines += [
+        f"    begin_{alias}(thread, n, depth, dims, small, state, scratch)"
+        for alias in aliases.values()
+    ]
+    for name, first, last in runs:
+        lines += LAYERS.format(first=first, last=last, mixer=aliases[name]).splitlines()
+    return "\n".join([*lines, *TAIL.splitlines()]) + "\n"
+
+
+def _format_of(checkpoint: Checkpoint, name: str) -> str:
+    kind = checkpoint.formats.get(name, "f32")
+    plugins.pick(plugins.formats(), kind, "format")
+    return kind
+
+
+@cache
+def fingerprint() -> str:
+    """Hash of all that decides what machine code comes out."""
+    digest = hashlib.sha256()
+    roots = [Path(kernels.__file__).parent, SOURCES / "mixers", SOURCES / "ffns"]
+    if user := os.environ.get(plugins.PLUGINS):
+        roots.append(Path(user))
+    files = [p for root in roots for p in root.rglob("*.py")] + [SOURCES / "arena.py"]
+    for path in sorted(files):
+        digest.update(path.name.encode() + path.read_bytes())
+    cpu = numba.core.config.CPU_NAME or simd.llvm.get_host_cpu_name()
+    versions = (numba.__version__, llvmlite.__version__, np.__version__, sys.version)
+    digest.update(repr((versions, cpu, simd.features())).encode())
+    return digest.hexdigest()[:16]
+
+
+def _home() -> Path:
+    return folder() / "plans" / fingerprint()
+
+
+def _write_atomically(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".plan-")
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise HarnessError(
+            f"cannot write the plan {path}: {error}; set EDGEWISE_CACHE to a writable folder"
+        ) from error
+
+
+TOP = """
+from numba import njit
+
+from harness import arena
+from kernels import {body} as body
+from kernels import {outer} as outer
+from kernels import {table} as table
+from kernels.rmsnorm import normalise
+from kernels.simd import LANES, OPTIONS
+from kernels.team import SEQUENCE, STOP, atomic_load, barrier, give_way, pause, share
+"""
+
+HEAD = """
+
+@njit(**OPTIONS)
+def norm(thread, n, start, gain, dims, small, scratch):
+    width = dims[arena.WIDTH]
+    to = dims[arena.NORMED] + thread * dims[arena.NORMED_PITCH]
+    for t in range(n):
+        at = dims[arena.RESIDUAL] + (start + t) * width
+        normalise(scratch, at, width, small, gain, scratch, to + t * width)
+
+
+@njit(**OPTIONS)
+def forward(
+    thread, threads, block, tokens, n, depth, first_logit, dims, weights, small, state, scratch,
+    prepared, logits, norms, mixers, ffns, ends,
+):
+    width, vocabulary = dims[arena.WIDTH], dims[arena.VOCABULARY]
+    begin, end = share(n, thread, threads)
+    for t in range(begin, end):
+        table.lookup(
+            weights, ends[0], width, tokens[t], vocabulary, scratch,
+            dims[arena.RESIDUAL] + t * width,
+        )
+    barrier(block, threads)
+"""
+
+LAYERS = """\
+    for layer in range({first}, {last}):
+        norm(thread, n, 0, norms[layer, 0], dims, small, scratch)
+        {mixer}(
+            body.prepare, body.multiply, body.activation_bytes, thread, threads, block, n, depth,
+            dims, weights, small, mixers[layer], state, scratch, prepared,
+        )
+        norm(thread, n, 0, norms[layer, 1], dims, small, scratch)
+        ffn(
+            body.prepare, body.multiply, body.activation_bytes, thread, threads, block, n,
+            dims, weights, small, ffns[layer], scratch, prepared,
+        )
+"""
+
+TAIL = """\
+    wanted = n - first_logit
+    norm(thread, wanted, first_logit, ends[2], dims, small, scratch)
+    mine, stride = thread * dims[arena.PREPARED_PITCH], outer.activation_bytes(width)
+    normed = dims[arena.NORMED] + thread * dims[arena.NORMED_PITCH]
+    for t in range(wanted):
+        outer.prepare(scratch, normed + t * width, width, prepared, mine + t * stride)
+    begin, end = share((vocabulary + LANES - 1) // LANES, thread, threads)
+    flat = logits.reshape(logits.size)
+    outer.multiply(
+        weights, ends[1], prepared, mine, stride, wanted, width, vocabulary, begin, end,
+        flat, 0, vocabulary, False,
+    )
+    barrier(block, threads)
+
+
+@njit(cache=True, **OPTIONS)
+def enter(
+    thread, threads, block, job, seen, patience, tokens, dims, weights, small, state, scratch,
+    prepared, logits, norms, mixers, ffns, ends,
+):
+    # thread 0 does one job; the others do jobs until told to stop (-1) or bored (jobs seen)
+    while True:
+        if thread > 0:
+            waited = 0
+            while atomic_load(block, SEQUENCE) == seen:
+                waited += 1
+                if waited < 4000:
+                    pause()
+                elif waited < 4000 + patience:
+                    give_way()
+                else:
+                    return seen
+            seen += 1
+            if atomic_load(block, STOP) == 1:
+                return -1
+        forward(
+            thread, threads, block, tokens, job[0], job[1], job[2], dims, weights, small, state,
+            scratch, prepared, logits, norms, mixers, ffns, ends,
+        )
+        if thread == 0:
+            return seen
+"""

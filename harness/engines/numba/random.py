@@ -1,0 +1,46 @@
+"""A recipe -> a checkpoint of random weights: right sizes and speed, no quality."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from harness import plugins
+from harness.candidates import tensors
+from harness.records import Array, Checkpoint, Recipe
+
+
+def checkpoint(recipe: Recipe) -> Checkpoint:
+    """Normal weights of deviation 1/sqrt(columns), gains 1, decays as published.
+
+    Layers share one array per tensor and shape, so that a large model is made in seconds; the
+    engine gives each layer its own copy.
+    """
+    rng = np.random.default_rng(recipe.seed)
+    form = next((s for s in recipe.steps if s in plugins.formats()), "f32")
+    arrays: dict[str, Array] = {}
+    formats: dict[str, str] = {}
+    made: dict[tuple[str, tuple[int, ...]], dict[str, Array]] = {}
+    for name, tensor in tensors(recipe.shape).items():
+        key = (tensor.name, tensor.shape)
+        if key not in made:
+            values = _values(tensor.name, tensor.shape, rng)
+            packs = plugins.formats()[form].pack if tensor.packed else None
+            made[key] = dict(packs(values)) if packs else {"": values}
+        arrays |= {f"{name}.{k}" if k else name: a for k, a in made[key].items()}
+        if tensor.packed and form != "f32":
+            formats[name] = form
+    return Checkpoint(recipe=recipe, shape=recipe.shape, arrays=arrays, formats=formats)
+
+
+def _values(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    if "norm" in name or name == "gain":
+        return np.ones(shape, np.float32)
+    place = np.arange(shape[0]) + 1
+    if name == "slope":  # exp(-beta), MCSD eq. 2
+        return np.exp(-(2.0 ** (-8.0 / shape[0] * place))).astype(np.float32)
+    if name == "decay":  # MCSD eq. 8
+        return (1 - 2.0 ** (-4.0 - place)).astype(np.float32)
+    if name == "selector_bias":
+        return np.zeros(shape, np.float32)
+    scale = np.float32(shape[-1] ** -0.5)
+    return rng.standard_normal(shape, np.float32) * scale

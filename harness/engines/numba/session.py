@@ -1,0 +1,125 @@
+"""Open a checkpoint, feed it tokens, read logits."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from harness.engines.numba import arenas, crew, plan
+from harness.errors import BadInput
+from harness.records import Array, Checkpoint
+
+CHUNK = 64  # tokens of one call in a prefill: enough to reuse each weight, few enough for caches
+
+
+@dataclass(slots=True)
+class Session:
+    """A checkpoint ready to run, with the context it has seen so far.
+
+    depth: tokens seen; room: tokens that fit; compile_seconds: what the first call took to
+    compile or to load from the cache
+    """
+
+    checkpoint: Checkpoint
+    arenas: arenas.Arenas
+    crew: crew.Crew
+    tokens: Array
+    room: int
+    depth: int = 0
+    compile_seconds: float = 0.0
+    closed: bool = field(default=False)
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        close(self)
+
+
+def open_session(
+    checkpoint: Checkpoint,
+    *,
+    room: int,
+    threads: int = 1,
+    chunk: int = CHUNK,
+    cores: Sequence[int] = (),
+) -> Session:
+    """Lay out, plan, compile. Raises BadCheckpoint, BadInput."""
+    if threads < 1 or room < 1 or chunk < 1:
+        raise BadInput(f"threads, room and chunk must be at least 1: {threads}, {room}, {chunk}")
+    laid_out = arenas.build(checkpoint, room, chunk, threads)
+    module = plan.load(checkpoint)
+    tokens = np.zeros(chunk, np.int64)
+    a = laid_out
+    arrays = (
+        tokens, a.dims, a.weights, a.small, a.state, a.scratch, a.prepared, a.logits,
+        a.norms, a.mixers, a.ffns, a.ends,
+    )  # fmt: skip
+    team = crew.Crew(threads, module.enter, arrays)
+    session = Session(checkpoint, laid_out, team, tokens, room)
+    begin = time.perf_counter()
+    alone = crew.Crew(1, module.enter, arrays)  # compiles before any other thread waits for it
+    crew.run(alone, 1, 0, 0)
+    session.compile_seconds = time.perf_counter() - begin
+    reset(session)
+    crew.start(team, cores)
+    return session
+
+
+def close(session: Session) -> None:
+    crew.stop(session.crew)
+    session.closed = True
+
+
+def reset(session: Session) -> None:
+    """Forget the context."""
+    session.depth = 0
+    session.arenas.state.fill(0.0)
+
+
+def feed(session: Session, tokens: Sequence[int] | Array, every: bool = False) -> Array:
+    """Read tokens; returns the logits after the last one (vocabulary,), or after each one.
+
+    With `every`, (n, vocabulary). The array is the caller's. Raises BadInput for a token outside
+    the vocabulary, a full context or a closed session.
+    """
+    values = np.asarray(tokens, np.int64)
+    _check(session, values)
+    out = []
+    chunk = session.tokens.size
+    for start in range(0, values.size, chunk):
+        part = values[start : start + chunk]
+        session.tokens[: part.size] = part
+        first = 0 if every else part.size - 1
+        crew.run(session.crew, part.size, session.depth, first)
+        session.depth += part.size
+        if every:
+            out.append(session.arenas.logits[: part.size].copy())
+    return np.concatenate(out) if every else session.arenas.logits[0].copy()
+
+
+def step(session: Session, token: int) -> Array:
+    """One decode step without checks or copies, for timing and generation: the engine's logits."""
+    session.tokens[0] = token
+    crew.run(session.crew, 1, session.depth, 0)
+    session.depth += 1
+    return session.arenas.logits[0]
+
+
+def _check(session: Session, tokens: Array) -> None:
+    vocabulary = session.checkpoint.shape.vocabulary
+    if session.closed:
+        raise BadInput("the session is closed")
+    if tokens.ndim != 1 or tokens.size == 0:
+        raise BadInput(f"tokens must be one non-empty row, got shape {tokens.shape}")
+    if tokens.min() < 0 or tokens.max() >= vocabulary:
+        raise BadInput(f"token {tokens.max()} is outside the vocabulary of {vocabulary}")
+    if session.depth + tokens.size > session.room:
+        raise BadInput(
+            f"{session.depth} + {tokens.size} tokens do not fit a context of {session.room}; "
+            f"open the session with more room"
+        )
