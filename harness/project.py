@@ -3,46 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
-
-import numpy as np
 
 from harness import roofline
 from harness.errors import BadInput
 from harness.records import Failed, Projected, Workload
-from harness.roofline import Fit, Floats, Points
-from targets.profile import Cluster, Device
-
-SHARE = {  # by category: which machines reach what part of their bus; others go by their cores
-    "phone": "phone",
-    "sbc": "arm_board",
-    "jetson": "arm_board",
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Work:
-    """What a step asks of any machine, before engine and machine are known."""
-
-    phase: str
-    tokens: int  # of a step: 1 in a decode, the prompt in a prefill
-    layers: int
-    weights: dict[str, float]  # format -> multiply-adds with weights
-    others: float  # multiply-adds without: attention, norms
-    streamed_bytes: float  # weights and state read in a step
-    resident_bytes: float
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Setting:
-    """One point to project; `device_flags` come back from `points`."""
-
-    work: Work
-    device: Device
-    threads: int
-    engine: str
-    kernel: str = ""  # of a prefill: "vector", "tiled", "repacked", ...; "" is the engine's usual
+from harness.roofline import Fit
+from harness.settings import Setting, Work, isa, points
+from targets.profile import Device
 
 
 def project(
@@ -108,41 +75,6 @@ def work_of(workload: Workload) -> Work:
     )
 
 
-def points(settings: Sequence[Setting], fit: Fit) -> Points:
-    """The settings as arrays for `roofline.seconds`."""
-    cores = [_cores(s.device, s.threads, fit) for s in settings]
-    hertz, first = np.stack([c.hertz for c in cores]), np.array([c.first for c in cores])
-    prefill = [s.work.phase == "prefill" for s in settings]
-    ours = [roofline.family("engine", s.engine) == "numba" for s in settings]
-    return Points(
-        cores=np.stack([c.count for c in cores]),
-        hertz=hertz,
-        slowest=np.stack([c.slowest for c in cores]),
-        first=first,
-        threads=np.array([s.threads for s in settings], float),
-        bus=np.array([s.device.bandwidth.value for s in settings]),
-        bus_share=np.array([fit.index(f"bus_share.{_share(s.device)}") for s in settings]),
-        read_one=np.array([_read(s.device, 1) for s in settings]),
-        read_all=np.array([_read(s.device, s.threads) for s in settings]),
-        cache=np.array([_last_cache(s.device) for s in settings]),
-        weights=np.stack([_weights(s, fit) for s in settings]),
-        factors=np.array([_factors(s, fit) for s in settings]),
-        others=np.array([s.work.others for s in settings]),
-        other_cycles=np.array(
-            [fit.index(f"other.attention_{'prefill' if p else 'decode'}") for p in prefill]
-        ),
-        streamed=np.array([s.work.streamed_bytes for s in settings]),
-        resident=np.array([s.work.resident_bytes for s in settings]),
-        prompt=np.array(
-            [s.work.tokens if p else 0 for s, p in zip(settings, prefill, strict=True)], float
-        ),
-        layers=np.array([s.work.layers for s in settings], float),
-        layer_seconds=np.array(
-            [fit.index("other.numba_layer_seconds" if o else "other.layer_seconds") for o in ours]
-        ),
-    )
-
-
 def doubts(setting: Setting, fit: Fit) -> tuple[str, ...]:
     """Why this point lies outside what the fit has seen; each widens the interval."""
     found = [
@@ -151,10 +83,18 @@ def doubts(setting: Setting, fit: Fit) -> tuple[str, ...]:
         if roofline.family("core", c.core) is None
     ]
     seen = fit.provenance.get("isa", [])
-    isa = _isa(used(setting.device, setting.threads))
-    engine = roofline.family("engine", setting.engine)
-    if engine == "numba" and isinstance(seen, list) and isa not in seen:
-        found.append(f"extrapolates: our engine was never timed on {isa}")
+    has = isa(setting.device, setting.threads)
+    ours = roofline.family("engine", setting.engine) == "numba"
+    if ours and isinstance(seen, list) and has not in seen:
+        found.append(f"extrapolates: our engine was never timed on {has}")
+    if has == "scalar":
+        found.append("extrapolates: no vector unit")
+    about = "numba_format" if ours else "format"
+    found += [
+        f"extrapolates: format {name} is of no known family"
+        for name in setting.work.weights
+        if roofline.family(about, name) is None
+    ]
     if setting.threads > setting.device.cores:
         found.append(f"extrapolates: {setting.threads} threads on {setting.device.cores} cores")
     return tuple(dict.fromkeys(found))
@@ -165,117 +105,6 @@ def widened(interval: tuple[float, float], doubts: int) -> tuple[float, float]:
     extra = doubts * math.log(1.35) ** 2
     low, high = interval
     return -math.sqrt(low**2 + extra), math.sqrt(high**2 + extra)
-
-
-def used(device: Device, threads: int) -> tuple[tuple[Cluster, int], ...]:
-    """Clusters and how many of their cores so many threads use, fastest first."""
-    left, found = threads, []
-    for cluster in device.clusters:
-        taken = min(left, int(cluster.count.value))
-        if taken:
-            found.append((cluster, taken))
-        left -= taken
-    return tuple(found)
-
-
-@dataclass(frozen=True, slots=True)
-class _Cores:
-    count: Floats
-    hertz: Floats
-    slowest: Floats
-    first: int
-
-
-def _cores(device: Device, threads: int, fit: Fit) -> _Cores:
-    families = [fit.names[i].partition(".")[2] for i in roofline.columns(fit.names, "core_speed")]
-    count, hertz = np.zeros(len(families)), np.zeros(len(families))
-    slowest = np.full(len(families), np.inf)
-    taken = used(device, threads)
-    column = [families.index(_family(cluster)) for cluster, _ in taken]
-    for (cluster, n), i in zip(taken, column, strict=True):
-        count[i] += n
-        hertz[i] += n * cluster.clock_hz.value
-        slowest[i] = min(slowest[i], cluster.clock_hz.value)
-    return _Cores(count, hertz, slowest, column[0])
-
-
-def _family(cluster: Cluster) -> str:
-    """Of an unknown core: the family of like width."""
-    if known := roofline.family("core", cluster.core):
-        return known
-    wide = cluster.float32_per_cycle.value
-    if any(flag.startswith("avx") for flag in cluster.isa):
-        return "intel_old"
-    return "little" if wide <= 8 else "a76" if wide <= 16 else "x"
-
-
-def _isa(taken: Sequence[tuple[Cluster, int]]) -> str:
-    """Of the cores used, what all of them have: a key of the constants `isa.*`."""
-    flags = set.intersection(*(set(cluster.isa) for cluster, _ in taken))
-    for flag, isa in (("avx512-vnni", "avx512vnni"), ("avx2", "avx2"), ("dotprod", "dotprod")):
-        if flag in flags:
-            return isa
-    return "neon" if "neon" in flags else "scalar"
-
-
-def _share(device: Device) -> str:
-    core = _family(device.clusters[0])
-    if core in ("apple", "apple_little", "oryon") and device.category != "phone":
-        return "apple" if core.startswith("apple") else "oryon"
-    if core in ("zen", "intel", "intel_old", "gracemont"):
-        return "x86"
-    return SHARE.get(device.category, "arm_board")
-
-
-def _read(device: Device, threads: int) -> float:
-    """Measured bandwidth with so many threads, between known counts by interpolation."""
-    known = device.read_bandwidth
-    if not known or (threads > 1 and max(known) == 1) or threads < min(known):
-        return math.nan
-    counts = sorted(known)
-    return float(np.interp(threads, counts, [known[c].value for c in counts]))
-
-
-def _last_cache(device: Device) -> float:
-    return max((fact.value for level, fact in device.caches.items() if level != "l1d"), default=0.0)
-
-
-def _weights(setting: Setting, fit: Fit) -> Floats:
-    names = [fit.names[i] for i in roofline.formats(fit.names)]
-    row = np.zeros(len(names))
-    ours = roofline.family("engine", setting.engine) == "numba"
-    for name, work in setting.work.weights.items():
-        own = f"numba_format.{name}"
-        other = f"format.{roofline.family('format', name) or 'q4'}"
-        row[names.index(own if ours and own in names else other)] += work
-    return row
-
-
-def _factors(setting: Setting, fit: Fit) -> list[int]:
-    """Constants that multiply the cycles: isa, engine, and of a prefill kernel and i8mm."""
-    taken = used(setting.device, setting.threads)
-    engine = roofline.family("engine", setting.engine) or "other"
-    one = fit.index("engine.numba")
-    found = [fit.index(f"isa.{_isa(taken)}"), fit.index(f"engine.{engine}")]
-    if setting.work.phase != "prefill":
-        return [*found, one, one]
-    kernel = setting.kernel or KERNELS.get(engine, "vector")
-    matrix = kernel in ("repacked", "mnn", "xnnpack") and all("i8mm" in c.isa for c, _ in taken)
-    return [
-        *found,
-        fit.index(f"prefill.{kernel}"),
-        fit.index("prefill.i8mm") if matrix else one,
-    ]
-
-
-KERNELS = {  # how an engine multiplies matrices in a prefill, unless a row says otherwise
-    "numba": "numba",
-    "llama_cpp": "repacked",
-    "ik_llama": "tiled",
-    "mnn": "mnn",
-    "executorch": "xnnpack",
-    "litert": "xnnpack",
-}
 
 
 def _bytes(count: float) -> str:

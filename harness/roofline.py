@@ -80,7 +80,7 @@ class Points:
     resident: Floats  # (n,) bytes that a step touches again
     prompt: Floats  # (n,) tokens of a prefill, 0 for a decode
     layers: Floats  # (n,)
-    layer_seconds: Ints  # (n,) index of a constant
+    ours: NDArray[np.bool_]  # (n,) our engine, whose layers cost cycles, not system calls
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -117,8 +117,9 @@ def seconds(points: Points, names: tuple[str, ...], values: Floats) -> Seconds:
     fixed = at["other.prefill_fixed_tokens"] / np.maximum(points.prompt, 1)
     compute = cycles * np.where(prefill, 1 + fixed, 1) / rate
     attention = points.others * values[points.other_cycles] / rate
-    layer = values[points.layer_seconds] * (0.5 + points.threads / 8)
-    overhead = points.layers * layer * passes
+    theirs = at["other.layer_seconds"] * (0.5 + points.threads / 8)
+    own = at["other.numba_layer_cycles"] * points.cores.sum(axis=1) / sum_of_speeds
+    overhead = points.layers * passes * np.where(points.ours, own, theirs)
     join = at["other.join"]
     body = (memory**join + compute**join) ** (1 / join)
     return Seconds(

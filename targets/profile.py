@@ -10,73 +10,27 @@ import json
 import math
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import fields
 from functools import cache
 from pathlib import Path
-from typing import Literal, TypeAlias, cast, get_args
+from typing import cast, get_args
 
-Kind: TypeAlias = Literal["datasheet", "measured", "derived", "estimated"]
-Category: TypeAlias = Literal["sbc", "phone", "jetson", "laptop", "minipc", "desktop", "server"]
+from targets.facts import Category, Cluster, Device, Fact, Kind, ProfileError
+
+__all__ = [
+    "Category",
+    "Cluster",
+    "Device",
+    "Fact",
+    "Kind",
+    "ProfileError",
+    "load",
+    "load_all",
+    "names",
+    "text",
+]
+
 FOLDER = Path(__file__).parent / "devices"
-
-
-class ProfileError(ValueError):
-    """A device profile cannot be used; the message names file, key, finding and remedy."""
-
-
-@dataclass(frozen=True, slots=True)
-class Fact:
-    """One number about a device.
-
-    datasheet: its maker says so; measured: an instrument read it; derived: follows from other
-    facts by the rule in `source`; estimated: read nowhere, a judgement
-    """
-
-    value: float
-    kind: Kind
-    source: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Cluster:
-    """Equal cores that share a clock."""
-
-    core: str  # "cortex-a76", "oryon", "zen4": what project.py knows about
-    isa: tuple[str, ...]  # "neon", "dotprod", "i8mm", "avx2", "avx512-vnni", ...
-    count: Fact
-    clock_hz: Fact  # under load of all cores of the cluster
-    float32_per_cycle: Fact  # peak of one core [op/cycle]
-    int8_per_cycle: Fact  # peak of one core, vector dot products, no matrix unit [op/cycle]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Device:
-    """A machine on which candidates run, in the variant its summary names.
-
-    read_bandwidth: what so many threads read from memory together [B/s], fastest cores first
-    caches: "l1d" of one core; "l2", "l3", "system": total over the chip [B]
-    memory_bytes: what one program may use of the memory
-    recognise: shell patterns, one of which fits such a machine's board, SoC or CPU model
-    """
-
-    name: str
-    summary: str
-    category: Category
-    soc: str
-    year: Fact
-    clusters: tuple[Cluster, ...]  # fastest first
-    memory_bytes: Fact
-    bandwidth: Fact  # of the memory bus, theoretical [B/s]
-    read_bandwidth: Mapping[int, Fact] = field(default_factory=dict)
-    caches: Mapping[str, Fact] = field(default_factory=dict)
-    idle_watts: Fact | None = None  # of the whole machine, at the wall where measured
-    load_watts: Fact | None = None  # the same with every core busy
-    price_dollars: Fact | None = None
-    recognise: tuple[str, ...] = ()
-
-    @property
-    def cores(self) -> int:
-        return sum(int(c.count.value) for c in self.clusters)
 
 
 def names(folder: Path | None = None) -> tuple[str, ...]:

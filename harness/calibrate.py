@@ -1,0 +1,119 @@
+"""Observations -> Fit: constants by robust least squares, errors by leaving SoCs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+import numpy as np
+
+from harness import roofline
+from harness.errors import BadInput
+from harness.observations import Observation
+from harness.roofline import Fit, Floats
+from harness.scores import Left, brief, interval, scores
+from harness.settings import Setting, isa, points
+
+MODEL = "roofline-1"
+NOISE = 0.2  # standard deviation of a logarithm of seconds that the fit takes for granted
+ROBUST = 1.5  # residuals beyond so many of it count linearly
+
+
+def calibrate(observations: Sequence[Observation], left: Sequence[Left] | None = None) -> Fit:
+    """The constants that explain these observations, with the intervals of `left`.
+
+    left: leave-one-out results of the same observations; None computes them (about a minute).
+    Raises BadInput when no observation is trusted.
+    """
+    fitted = fit(observations)
+    left = leave_out(observations) if left is None else left
+    return replace(
+        fitted,
+        intervals={phase: interval(left, phase) for phase in ("decode", "prefill")},
+        provenance={
+            **fitted.provenance,
+            "interval": "90 %, device-balanced quantile of residuals with the SoC left out",
+            "errors": [brief(s) for s in scores(left)],
+        },
+    )
+
+
+def fit(observations: Sequence[Observation]) -> Fit:
+    """The constants alone, from a cold start at their priors."""
+    from scipy.optimize import least_squares  # noqa: PLC0415  (0.3 s that reading a fit spares)
+
+    trusted = [o for o in observations if not o.distrusted]
+    if not trusted:
+        raise BadInput("nothing to calibrate on: no observation is trusted")
+    names, centres, spreads = roofline.priors()
+    free = np.flatnonzero(spreads > 0)
+    start = _blank(names, centres)
+    arrays = points([o.setting for o in trusted], start)
+    measured = np.log([o.seconds for o in trusted])
+    weights = _weights(trusted) / NOISE
+
+    def values_at(x: Floats) -> Floats:
+        values = centres.copy()
+        values[free] *= np.exp(x * spreads[free])
+        return values
+
+    def residuals(x: Floats) -> Floats:
+        total = roofline.seconds(arrays, names, values_at(x)).total
+        return np.concatenate([_soft((np.log(total) - measured) * weights), x])
+
+    found = least_squares(residuals, np.zeros(len(free)), method="trf", x_scale=1.0, xtol=1e-6)
+    return replace(start, values=values_at(found.x), provenance=_provenance(trusted))
+
+
+def leave_out(
+    observations: Sequence[Observation],
+    group: Callable[[Observation], str] = lambda o: o.group,
+    progress: Callable[[str], None] = lambda _: None,
+) -> tuple[Left, ...]:
+    """Every observation as projected by a fit without its group, in the order given.
+
+    Distrusted rows are projected too; they enter no fit. `progress` is told each group.
+    """
+    found: dict[int, Left] = {}
+    groups = list(dict.fromkeys(group(o) for o in observations))
+    for name in groups:
+        progress(name)
+        inside = [i for i, o in enumerate(observations) if group(o) == name]
+        fitted = fit([o for o in observations if group(o) != name])
+        times = steps([observations[i].setting for i in inside], fitted)
+        for i, seconds in zip(inside, times.tolist(), strict=True):
+            found[i] = Left(observation=observations[i], seconds=seconds)
+    return tuple(found[i] for i in range(len(observations)))
+
+
+def steps(settings: Sequence[Setting], fitted: Fit) -> Floats:
+    """Seconds of a step of each setting."""
+    arrays = points(settings, fitted)
+    return roofline.seconds(arrays, fitted.names, fitted.values).total
+
+
+def _weights(observations: Sequence[Observation]) -> Floats:
+    """1 / rows^(1/4), so that a device counts as the root of its rows."""
+    groups = [o.setting.device.name for o in observations]
+    return np.array([groups.count(g) ** -0.25 for g in groups])
+
+
+def _soft(scaled: Floats) -> Floats:
+    """Residuals whose squares grow linearly beyond ROBUST (pseudo-Huber)."""
+    inner = np.sqrt(1 + (scaled / ROBUST) ** 2) - 1
+    softened: Floats = np.sign(scaled) * ROBUST * np.sqrt(2 * inner)
+    return softened
+
+
+def _blank(names: tuple[str, ...], centres: Floats) -> Fit:
+    return Fit(model=MODEL, names=names, values=centres, intervals={}, provenance={})
+
+
+def _provenance(trusted: Sequence[Observation]) -> dict[str, object]:
+    ours = [o for o in trusted if o.row < 0]
+    return {
+        "published_rows": len(trusted) - len(ours),
+        "own_rows": len(ours),
+        "devices": len({o.setting.device.name for o in trusted}),
+        "isa": sorted({isa(o.setting.device, o.setting.threads) for o in ours}),
+    }
