@@ -6,7 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +28,15 @@ def folder() -> Path:
 
 
 def recipe_hash(recipe: Recipe) -> str:
-    return hashlib.sha256(json.dumps(asdict(recipe), sort_keys=True).encode()).hexdigest()[:16]
+    """Of what the recipe sets, so that a new field with a default renames no old checkpoint."""
+    inputs = {**_set(recipe), "shape": _set(recipe.shape)}
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _set(record: Recipe | Shape) -> dict[str, object]:
+    """Fields that differ from their default."""
+    values = asdict(record)
+    return {f.name: values[f.name] for f in fields(record) if values[f.name] != f.default}
 
 
 def checkpoint_hash(checkpoint: Checkpoint) -> str:

@@ -1,0 +1,65 @@
+"""Recipe -> checkpoint: found, or trained, transformed and packed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from harness import candidates, plugins
+from harness import checkpoint as checkpoints
+from harness.engines.numba import random
+from harness.records import Array, Checkpoint, Recipe
+
+Progress = Callable[[str, int, int], None]  # what is done, steps done, steps in all
+
+
+def make(recipe: Recipe, progress: Progress = lambda stage, done, total: None) -> Checkpoint:
+    """The candidate's checkpoint. What is found is loaded; what had to be made is saved.
+
+    A recipe without a training budget gets random weights, which are never saved.
+    """
+    if recipe.tokens == 0:
+        return random.checkpoint(recipe)
+    if path := checkpoints.find(recipe):
+        return checkpoints.load(path)
+    checkpoint = _made(recipe, progress)
+    checkpoints.save(checkpoint, checkpoints.path_of(recipe))
+    return checkpoint
+
+
+def pack(checkpoint: Checkpoint, form: str) -> Checkpoint:
+    """Every matrix stored in one weight format; norms, decays and selectors stay float32."""
+    packer = plugins.pick(plugins.formats(), form, "format").pack
+    arrays: dict[str, Array] = {}
+    formats = {}
+    for name, tensor in candidates.tensors(checkpoint.shape).items():
+        if not tensor.packed:
+            arrays[name] = checkpoint.arrays[name]
+            continue
+        parts = packer(checkpoint.arrays[name])
+        arrays |= {f"{name}.{key}" if key else name: part for key, part in parts.items()}
+        if form != "f32":
+            formats[name] = form
+    return replace(checkpoint, arrays=arrays, formats=formats)
+
+
+def _made(recipe: Recipe, progress: Progress) -> Checkpoint:
+    if not recipe.steps:
+        from harness.training.train import train  # noqa: PLC0415 - needs PyTorch
+
+        return train(recipe, lambda now: progress(f"loss {now.loss:.3f}", now.step, now.steps))
+    *before, step = recipe.steps
+    name, _, _ = recipe.name.partition("@")
+    earlier = replace(
+        recipe,
+        name="@".join([name, "+".join(before)]) if before else name,
+        steps=tuple(before),
+        teacher=recipe.teacher if "distil" in before else None,
+    )
+    checkpoint = make(earlier, progress)
+    if step in plugins.formats():
+        made = pack(checkpoint, step)
+    else:
+        transform = plugins.pick(plugins.transforms(), step, "transform")
+        made = transform.apply(checkpoint, recipe, progress)
+    return replace(made, recipe=recipe)
