@@ -43,3 +43,7 @@ class WorkerFailed(HarnessError):
 
 class TrainingFailed(HarnessError):
     """Training diverged or cannot go on from what an interrupted run left."""
+
+
+class NoMeter(HarnessError):
+    """An energy meter exists but cannot be read; the message says how to allow it."""

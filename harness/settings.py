@@ -10,7 +10,7 @@ import numpy as np
 
 from harness import roofline
 from harness.roofline import Fit, Floats, Points
-from targets.profile import Cluster, Device
+from targets.profile import Cluster, Device, used
 
 SHARE = {  # by category: which machines reach what part of their bus; others go by their cores
     "phone": "phone",
@@ -85,17 +85,6 @@ def points(settings: Sequence[Setting], fit: Fit) -> Points:
         layers=np.array([s.work.layers for s in settings], float),
         ours=np.array(ours),
     )
-
-
-def used(device: Device, threads: int) -> tuple[tuple[Cluster, int], ...]:
-    """Clusters and how many of their cores so many threads use, fastest first."""
-    left, found = threads, []
-    for cluster in device.clusters:
-        taken = min(left, int(cluster.count.value))
-        if taken:
-            found.append((cluster, taken))
-        left -= taken
-    return tuple(found)
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,7 @@ __all__ = [
     "load_all",
     "names",
     "text",
+    "used",
 ]
 
 FOLDER = Path(__file__).parent / "devices"
@@ -54,6 +55,17 @@ def load(name: str, folder: Path | None = None) -> Device:
 def load_all(folder: Path | None = None) -> tuple[Device, ...]:
     """Every device, by name. Raises ProfileError on the first file that is not as it must be."""
     return tuple(load(name, folder) for name in names(folder))
+
+
+def used(device: Device, threads: int) -> tuple[tuple[Cluster, int], ...]:
+    """Clusters and how many of their cores so many threads use, fastest first."""
+    left, found = threads, []
+    for cluster in device.clusters:
+        taken = min(left, int(cluster.count.value))
+        if taken:
+            found.append((cluster, taken))
+        left -= taken
+    return tuple(found)
 
 
 def text(device: Device) -> str:
