@@ -22,12 +22,14 @@ from kernels.spec import Array
 
 Samples: TypeAlias = Mapping[str, tuple[float, ...]]  # "read_bytes_per_s.2" -> its rounds
 Work: TypeAlias = Callable[[int], object]  # takes the number of passes
+Form: TypeAlias = tuple[Callable[..., object], tuple[Array, ...], float]  # operations a pass
 
 ROUND_SECONDS = 0.05  # a thousand times what starting threads together takes
 ROUNDS = 9
 FEWEST_ROUNDS = 3  # with fewer, a limit is not worth keeping
 DRAM_BYTES = 192 * 2**20
 KEPT_SECONDS = 3600.0
+KEPT_UNSTEADY_SECONDS = 300.0  # when a noisy moment may have spoiled them
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,13 +90,15 @@ def cached(seconds: float = 25.0, folder: Path | None = None) -> Samples:
     path = folder / f"{hashlib.sha256(repr(who).encode()).hexdigest()[:16]}.json"
     try:
         stored = json.loads(path.read_text(encoding="utf-8"))
-        if 0 <= time.time() - stored["at"] < KEPT_SECONDS:
+        if 0 <= time.time() - stored["at"] < stored["keep"]:
             return {str(k): tuple(map(float, v)) for k, v in stored["samples"].items()}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         pass  # no cache, or not a whole one: measure again
     samples = measure(seconds)
     if samples and min(len(rounds) for rounds in samples.values()) >= FEWEST_ROUNDS:
-        _keep(path, json.dumps({"at": time.time(), "who": repr(who), "samples": samples}))
+        steady = stats.spread(samples["clock_hz.1"]) < stats.UNSTEADY_SPREAD
+        keep = KEPT_SECONDS if steady else KEPT_UNSTEADY_SECONDS
+        _keep(path, json.dumps({"at": time.time(), "keep": keep, "samples": samples}))
     return samples
 
 
@@ -143,25 +147,38 @@ def _tasks() -> list[Task]:
 def _core_tasks(cpus: tuple[int, ...], threads: int, suffix: str) -> Iterator[Task]:
     """Clock and peaks of `threads` cores together."""
     from harness import probes  # noqa: PLC0415 - brings numba
+    from kernels.simd import LANES, has  # noqa: PLC0415
 
     # Every core has the same chain to finish, so the slowest one's clock is seen.
     turns = float(probes.CHAIN * probes.STEPS)
-    yield Task(f"clock_hz.{suffix}", cpus, (probes.chain,) * threads, turns)
-    works = [_on(probes.multiply_add, np.ones(1024, np.float32)) for _ in range(threads)]
-    operations = 2.0 * probes.FUSED * 1024 * threads
-    yield Task(f"float32_ops_per_s.{suffix}", cpus, tuple(works), operations)
-    unsigned, vector = np.ones(64, np.uint8), np.ones(2048, np.int8)
-    rows = np.ones((4, 2048), np.int8)
-    forms = (
-        (_on(probes.dots, unsigned, vector), 2.0 * 4 * 16 * probes.DOTS * probes.STEPS),
-        (_on(probes.dot_row, rows, vector), 2.0 * 2048),
-        (_on(probes.dot_rows, rows, vector), 2.0 * 4 * 2048),
-    )
-    # Which form reaches the peak depends on the instruction set: the fastest one counts.
-    trials = [Task("", cpus[:1], (work,), amount) for work, amount in forms]
-    best = max(trials, key=lambda t: t.amount * (n := _calibrate(t)) / _seconds(t, n))
-    works = [best.works[0]] * threads
-    yield Task(f"int8_ops_per_s.{suffix}", cpus, tuple(works), best.amount * threads)
+    yield Task(f"clock_hz.{suffix}", cpus, (_on(probes.chain, 3, 5),) * threads, turns)
+    lanes = 2.0 * LANES * probes.STEPS
+    floats: list[Form] = [
+        (probes.multiply_add, (np.ones(1024, np.float32),), 2.0 * 1024 * probes.FUSED)
+    ]
+    vector = np.ones(2048, np.int8)
+    ints: list[Form] = [(probes.dot_row, (vector, vector), 2.0 * vector.size)]
+    if has("fma") or has("neon"):
+        ones = np.ones(LANES, np.float32)
+        floats += [(probes.fused_6, (ones,), 6 * lanes), (probes.fused_12, (ones,), 12 * lanes)]
+    # Without an instruction of its own, `dots` is arithmetic that the compiler does only once.
+    if has("avx512vnni"):
+        unsigned = np.ones(4 * LANES, np.uint8)
+        ints.append((probes.dots, (unsigned, vector), 4 * lanes * probes.DOTS))
+    if has("dotprod"):
+        ints.append((probes.signed_dots, (vector,), 4 * lanes * 6))
+    for name, forms in (("float32_ops_per_s", floats), ("int8_ops_per_s", ints)):
+        # Which form reaches the peak depends on the instruction set: the fastest one counts.
+        work, arrays, amount = max(forms, key=lambda form: _rate(form, cpus[:1]))
+        works = tuple(_on(work, *(array.copy() for array in arrays)) for _ in range(threads))
+        yield Task(f"{name}.{suffix}", cpus, works, amount * threads)
+
+
+def _rate(form: Form, cpus: tuple[int, ...]) -> float:
+    work, arrays, amount = form
+    task = Task("", cpus, (_on(work, *arrays),), amount)
+    passes = _calibrate(task)
+    return amount * passes / _seconds(task, passes)
 
 
 def last_cache(cpus: tuple[int, ...]) -> int:
@@ -170,8 +187,8 @@ def last_cache(cpus: tuple[int, ...]) -> int:
     return sizes.get("l3") or sizes.get("l2") or 0
 
 
-def _on(work: Callable[..., object], *arrays: Array) -> Work:
-    return lambda passes: work(*arrays, passes)
+def _on(work: Callable[..., object], *given: Array | int) -> Work:
+    return lambda passes: work(*given, passes)
 
 
 def _copy(work: Callable[..., object]) -> Callable[[Array, int], object]:
