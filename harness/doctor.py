@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import platform
 import struct
 from collections.abc import Mapping
@@ -14,7 +13,8 @@ import psutil
 
 from harness import machine, stats
 from harness.cores import ROOT, clusters, cpu_list, physical, quota_cores, read
-from harness.errors import HarnessError
+from harness.energy import meters
+from harness.errors import HarnessError, NoMeter
 from harness.host import describe
 from harness.limits import Samples, cached, measure, medians
 from harness.quiet import quiet
@@ -39,7 +39,7 @@ class Report:
     environment: with the median of each limit
     samples:     rounds of each limit
     noise:       what disturbs timings now
-    meters:      names of the energy meters that can be read
+    meters:      names of the energy meters, with what keeps one from being read
     warnings:    what makes timings here worse than the machine is
     """
 
@@ -59,7 +59,7 @@ def doctor(seconds: float = 25.0, fresh: bool = False, devices: Path | None = No
         environment=environment,
         samples=samples,
         noise=noise,
-        meters=_meters(),
+        meters=meter_names(),
         warnings=(*warnings(environment), *_uneven(samples)),
     )
 
@@ -173,10 +173,16 @@ def _cores_without_pinning() -> int:
     return psutil.cpu_count(logical=False) or 1
 
 
-def _meters() -> tuple[str, ...]:
-    if importlib.util.find_spec("harness.energy") is None:
-        return ()
-    return tuple(meter.name for meter in importlib.import_module("harness.energy").meters())
+def meter_names(sysfs: Path = Path("/sys")) -> tuple[str, ...]:
+    """The energy meters of this machine, each with what keeps it from being read, if anything."""
+    found = []
+    for meter in meters(sysfs):
+        try:
+            meter.read_joules()
+            found.append(f"{meter.name} ({meter.method})")
+        except NoMeter as error:
+            found.append(f"{meter.name} ({meter.method}; not readable: {error})")
+    return tuple(found)
 
 
 def _uneven(samples: Samples) -> list[str]:

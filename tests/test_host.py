@@ -302,6 +302,16 @@ def test_a_folder_outside_a_checkout_has_no_commit(tmp_path: Path) -> None:
     assert host.checkout(tmp_path) == ("", False)
 
 
+def test_an_energy_meter_is_named(tmp_path: Path) -> None:
+    zone = "class/powercap/intel-rapl:0"
+    files = {f"{zone}/name": "package-0", f"{zone}/energy_uj": "1000"}
+    files[f"{zone}/max_energy_range_uj"] = "262143328850"
+    assert doctor.meter_names(tree(tmp_path, files)) == ("package-0 (rapl)",)
+    (tmp_path / zone / "energy_uj").unlink()
+    (found,) = doctor.meter_names(tmp_path)
+    assert "not readable" in found
+
+
 def test_noise_is_told_in_words() -> None:
     still = quiet.Noise(others_cores=0.02, steal_share=0, load=0.5, cpus=4, variation=0.03)
     assert quiet.flags(still) == ()
