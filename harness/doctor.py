@@ -98,8 +98,12 @@ def device_toml(report: Report, root: Path = ROOT, command: str = "edgewise doct
     """
     here, today = report.environment, datetime.now(UTC).date()
 
+    source = f"edgewise doctor on {today}, {command}"
+    if report.noise:
+        source += f" (disturbed: {'; '.join(report.noise)})"
+
     def measured(value: float) -> Fact:
-        return Fact(value, "measured", f"edgewise doctor on {today}, {command}")
+        return Fact(value, "measured", source)
 
     def limit(key: str) -> float:
         if key not in here.limits:

@@ -93,13 +93,16 @@ def test_a_damaged_cache_is_not_trusted(folder: Path, samples: limits.Samples) -
 
 def test_the_written_profile_is_read_back(samples: limits.Samples, tmp_path: Path) -> None:
     here = replace(host.describe(), limits=limits.medians(samples))
-    report = doctor.Report(environment=here, samples=samples, noise=(), meters=(), warnings=())
+    report = doctor.Report(
+        environment=here, samples=samples, noise=("busy",), meters=(), warnings=()
+    )
     (tmp_path / "mine.toml").write_text(doctor.device_toml(report))
     device = profile.load("mine", tmp_path)
     fact = device.read_bandwidth[1]
     assert fact.value == round(here.limits["read_bytes_per_s.1"])
     assert fact.kind == "measured"
     assert fact.source.startswith("edgewise doctor on 20")
+    assert fact.source.endswith("(disturbed: busy)")
     assert host.describe(devices=tmp_path).device == "mine"
 
 
