@@ -1,0 +1,134 @@
+"""Checkpoint's recipe and formats + a workload's name -> what one run executes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Literal
+
+from harness import plugins
+from harness.candidates import tensors
+from harness.errors import BadInput
+from harness.records import Call, Recipe, Shape, Tensor, Workload
+
+NAME = re.compile(r"(?P<kind>pp|tg)(?P<tokens>\d+)( @ d(?P<depth>\d+))?|(?P<ttft>ttft)")
+TTFT_PROMPT = 128  # tokens before the first one that is generated
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A workload's name taken apart."""
+
+    name: str
+    phase: Literal["prefill", "decode"]
+    tokens: int
+    depth: int
+
+
+def parse(name: str) -> Run:
+    """pp128, tg64, tg64 @ d4096 or ttft (a prompt of 128 tokens to the first logits).
+
+    Raises BadInput.
+    """
+    match = NAME.fullmatch(name.strip())
+    if match is None:
+        raise BadInput(
+            f"workload {name!r} is not known; write pp128 (prefill), tg64 (decode), "
+            f"tg64 @ d4096 (decode at that depth) or ttft"
+        )
+    if match["ttft"]:
+        return Run(name, "prefill", TTFT_PROMPT, 0)
+    tokens, depth = int(match["tokens"]), int(match["depth"] or 0)
+    if not 1 <= tokens <= 1_000_000 or depth > 10_000_000:
+        raise BadInput(f"workload {name!r} is out of range")
+    return Run(name, "prefill" if match["kind"] == "pp" else "decode", tokens, depth)
+
+
+def formats_of(recipe: Recipe) -> str:
+    """The weight format a recipe ends in."""
+    return next((step for step in recipe.steps if step in plugins.formats()), "f32")
+
+
+def build(recipe: Recipe, shape: Shape, run: Run, resident_bytes: int = 0) -> Workload:
+    """The calls of one step of a run: of the whole prompt, or of the token in its middle.
+
+    shape: that of the checkpoint, after pruning. resident_bytes: counted by the engine, or 0 to
+    estimate it from the formats.
+    """
+    tokens = run.tokens if run.phase == "prefill" else 1
+    depth = run.depth if run.phase == "prefill" else run.depth + run.tokens // 2
+    form = formats_of(recipe)
+    ffn = plugins.pick(plugins.ffns(), shape.ffn, "ffn")
+    feed = _filled(ffn.calls(shape, tokens, recipe.active), ffn.tensors(shape), form)
+    norm = _norm(shape, tokens)
+    calls: list[Call] = []
+    for name in dict.fromkeys(shape.mixers):
+        mixer = plugins.pick(plugins.mixers(), name, "mixer")
+        layers = shape.mixers.count(name)
+        block = (norm, *_filled(mixer.calls(shape, tokens, depth), mixer.tensors(shape), form))
+        calls += [replace(c, count=c.count * layers) for c in (*block, norm, *feed)]
+    head = Tensor("head", (shape.vocabulary, shape.width))
+    calls += [replace(norm, count=1), *_filled((Call.of_matrix(head, 1),), (head,), form)]
+    return Workload(
+        name=run.name,
+        phase=run.phase,
+        tokens=run.tokens,
+        depth=run.depth,
+        layers=shape.layers,
+        calls=tuple(calls),
+        resident_bytes=resident_bytes or _resident(recipe, shape, form, run),
+    )
+
+
+def _filled(calls: tuple[Call, ...], given: tuple[Tensor, ...], form: str) -> tuple[Call, ...]:
+    """Calls with the bytes and the arithmetic of the weights they name."""
+    spec = plugins.pick(plugins.formats(), form, "format")
+    by_name: Mapping[str, Tensor] = {t.name: t for t in given}
+    found = []
+    for call in calls:
+        if call.weight:
+            tensor = by_name[call.weight]
+            rows, columns = tensor.shape
+            if tensor.axis == 0:
+                whole = tensor.parts * spec.layout_bytes(rows // tensor.parts, columns)
+            else:
+                whole = tensor.parts * spec.layout_bytes(rows, columns // tensor.parts)
+            call = replace(
+                call,
+                kernel=spec.kernel if call.sizes["n"] > 1 else _single(spec.kernel),
+                weight_bytes=round(call.share * whole),
+                arithmetic=spec.arithmetic,
+                format=form,
+            )
+        found.append(call)
+    return tuple(found)
+
+
+def _single(kernel: str) -> str:
+    return kernel.replace("matmul_", "matvec_")
+
+
+def _norm(shape: Shape, tokens: int) -> Call:
+    return Call(
+        kernel="rmsnorm",
+        sizes={"n": tokens, "k": shape.width},
+        count=1,
+        operations=4 * tokens * shape.width,
+        weight_bytes=4 * shape.width,
+        activation_bytes=8 * tokens * shape.width,
+    )
+
+
+def _resident(recipe: Recipe, shape: Shape, form: str, run: Run) -> int:
+    """Weights and state; scratch is small beside them."""
+    spec = plugins.pick(plugins.formats(), form, "format")
+    total = 0
+    for tensor in tensors(shape).values():
+        if tensor.packed:
+            total += spec.layout_bytes(*tensor.shape)
+        else:
+            total += 4 * tensor.shape[0] * (tensor.shape[1] if len(tensor.shape) > 1 else 1)
+    room = run.depth + run.tokens
+    mixers = (plugins.pick(plugins.mixers(), name, "mixer") for name in shape.mixers)
+    return total + sum(4 * mixer.state_values(shape, room) for mixer in mixers)
