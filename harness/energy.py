@@ -102,7 +102,7 @@ def active_share(device: Device, threads: int) -> float:
     """The part of the power of all cores that so many busy ones draw, fastest first."""
 
     def weight(width: float, clock_hz: float) -> float:
-        return clock_hz * width**WIDTH_POWER
+        return clock_hz * float(width**WIDTH_POWER)
 
     whole = sum(
         c.count.value * weight(c.float32_per_cycle.value, c.clock_hz.value) for c in device.clusters
