@@ -2,7 +2,8 @@
 
     step = (memory^p + compute^p)^(1/p) + attention + overhead
     memory  = streamed bytes / bandwidth of the cores used, of the bus, or of the last cache
-    compute = sum of weights x cycles(format) x isa x engine / rate of the cores used
+    compute = sum of weights x cycles(format) x isa x engine / rate of the cores used,
+              but no less than the cores' peak allows
 
 The form and the centres of its constants follow a study that left whole devices out of
 calibration/published.csv; calibrate.py fits them. All in SI; n points, k constants.
@@ -74,6 +75,7 @@ class Points:
     cache: Floats  # (n,) last level
     weights: Floats  # (n, formats) multiply-adds of weights in a step
     factors: Ints  # (n, any)
+    floor: Floats  # (n,) least seconds of the multiply-adds of weights, by the peak of the cores
     others: Floats  # (n,) multiply-adds without weights in a step
     other_cycles: Ints  # (n,) index of a constant
     streamed: Floats  # (n,) bytes of weights and state that a step reads
@@ -115,7 +117,7 @@ def seconds(points: Points, names: tuple[str, ...], values: Floats) -> Seconds:
     cycles = (points.weights @ values[formats(names)]) * values[points.factors].prod(axis=1)
     prefill = points.prompt > 0
     fixed = at["other.prefill_fixed_tokens"] / np.maximum(points.prompt, 1)
-    compute = cycles * np.where(prefill, 1 + fixed, 1) / rate
+    compute = np.maximum(cycles * np.where(prefill, 1 + fixed, 1) / rate, points.floor)
     attention = points.others * values[points.other_cycles] / rate
     theirs = at["other.layer_seconds"] * (0.5 + points.threads / 8)
     own = at["other.numba_layer_cycles"] * points.cores.sum(axis=1) / sum_of_speeds

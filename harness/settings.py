@@ -19,6 +19,7 @@ SHARE = {  # by category: which machines reach what part of their bus; others go
 }
 
 
+PEAK_SHARE = 0.8  # of the int8 or float32 peak: the best our matrix products reach, on one Zen 4
 _OTHERWISE = {"format": "q4", "numba_format": "f32"}  # a format of no family
 KERNELS = {  # how an engine multiplies matrices in a prefill, unless a row says otherwise
     "numba": "numba",
@@ -73,6 +74,7 @@ def points(settings: Sequence[Setting], fit: Fit) -> Points:
         cache=np.array([_last_cache(s.device) for s in settings]),
         weights=np.stack([_weights(s, fit) for s in settings]),
         factors=np.array([_factors(s, fit) for s in settings]),
+        floor=np.array([_floor(s) for s in settings]),
         others=np.array([s.work.others for s in settings]),
         other_cycles=np.array(
             [fit.index(f"other.attention_{'prefill' if p else 'decode'}") for p in prefill]
@@ -159,6 +161,23 @@ def _weights(setting: Setting, fit: Fit) -> Floats:
         about = "numba_format" if ours else "format"
         row[names.index(f"{about}.{roofline.family(about, name) or _OTHERWISE[about]}")] += work
     return row
+
+
+def _floor(setting: Setting) -> float:
+    """Seconds at the highest share of the peak that a kernel reaches; 0 for other engines.
+
+    Those may look products up instead of multiplying, or use matrix units.
+    """
+    if roofline.family("engine", setting.engine) != "numba":
+        return 0.0
+    taken = used(setting.device, setting.threads)
+    int8 = sum(n * c.clock_hz.value * c.int8_per_cycle.value for c, n in taken)
+    float32 = sum(n * c.clock_hz.value * c.float32_per_cycle.value for c, n in taken)
+    peaks = {"int8": int8, "int4": int8, "ternary": int8}
+    return sum(
+        2 * work / (PEAK_SHARE * peaks.get(roofline.family("numba_format", name) or "", float32))
+        for name, work in setting.work.weights.items()
+    )
 
 
 def _factors(setting: Setting, fit: Fit) -> list[int]:

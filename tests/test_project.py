@@ -143,6 +143,14 @@ def test_a_prompt_is_cheaper_per_token_than_decoding():
     assert seconds(prefill(512), device) / 512 < seconds(decode(tokens=1), device)
 
 
+@pytest.mark.parametrize("name", names())
+def test_no_projection_computes_faster_than_the_peak_of_the_cores(name):
+    device = load(name)
+    peak = sum(c.count.value * c.clock_hz.value * c.int8_per_cycle.value for c in device.clusters)
+    work = prefill(512, 10**8)
+    assert work.operations / seconds(work, device, device.cores) < peak
+
+
 def test_what_bounds_a_run_is_named():
     device = load("rpi5")
     assert project(decode(), device, 4).bound == "memory"
