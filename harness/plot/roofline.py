@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness import labels
 from harness.errors import BadInput
-from harness.plot.style import GREY, PALETTE, WIDTH, grouped_legend, mark, new, paper, save, short
+from harness.plot.style import GREY, PALETTE, WIDTH, mark, new, paper, save, short
 from harness.table import si
 
 if TYPE_CHECKING:
@@ -78,8 +78,8 @@ def roofline_figure(
     axes.yaxis.set_major_formatter(lambda value, _: short(si(value, "op/s")))
     axes.set_xlabel("operations per byte moved")
     axes.set_ylabel("operations per second")
-    marks = [mark(name, colour) for name, colour in colours.items()]
-    grouped_legend(figure, {"arithmetic": marks})
+    marks = [mark(f"{name} arithmetic", colour, area=20) for name, colour in colours.items()]
+    figure.legend(handles=marks, loc="outside lower right", ncols=len(marks), fontsize=7)
     plural = "s" if threads > 1 else ""
     axes.set_title(f"roofline of {host}, {threads} thread{plural} (all measured)", loc="left")
     _name(figure, axes, [p.name for p in usable], spots, roofs)
