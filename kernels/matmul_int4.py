@@ -11,7 +11,7 @@ from numba import njit
 
 from kernels import matvec_int4 as single
 from kernels import simd
-from kernels.simd import LANES, OPTIONS
+from kernels.simd import EXACT, LANES, OPTIONS
 from kernels.spec import Argument, Array, Cost, Kernel, Sizes
 
 prepare, lookup = single.prepare, single.lookup
@@ -19,12 +19,12 @@ activation_bytes = single.activation_bytes
 _one = single.multiply
 
 
-@njit(**OPTIONS)
+@njit(**EXACT)
 def _scale(activations: Array, at: int) -> simd.Vector:
     return simd.splat_f32(simd.peek_f32(activations, at))
 
 
-@njit(**OPTIONS)
+@njit(**EXACT)
 def multiply(
     weights: Array,
     start: int,
@@ -78,7 +78,7 @@ def multiply(
             )
 
 
-@njit(**OPTIONS)
+@njit(**EXACT)
 def _four(
     weights: Array,
     start: int,

@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 
 from kernels import simd
-from kernels.simd import LANES, OPTIONS, TINY
+from kernels.simd import EXACT, LANES, OPTIONS, TINY
 from kernels.spec import Argument, Array, Cost, Kernel, Sizes
 
 GROUP, RECORD = 32, 288
@@ -47,7 +47,7 @@ def activation_bytes(k: int) -> int:
     return (k + 31) // 32 * 40
 
 
-@njit(**OPTIONS)
+@njit(**EXACT)
 def prepare(x: Array, at: int, k: int, activations: Array, to: int) -> None:
     """Round x[at:at+k] to int8 by groups of 32 into the byte buffer `activations` at `to`.
 
@@ -85,7 +85,7 @@ def prepare(x: Array, at: int, k: int, activations: Array, to: int) -> None:
         simd.poke_i32(activations, p + 36, np.int32(total * np.int32(-8)))
 
 
-@njit(**OPTIONS)
+@njit(**EXACT)
 def multiply(
     weights: Array,
     start: int,

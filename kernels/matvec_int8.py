@@ -16,7 +16,7 @@ import numpy as np
 from numba import njit
 
 from kernels import simd
-from kernels.simd import LANES, OPTIONS, TINY
+from kernels.simd import EXACT, LANES, OPTIONS, TINY
 from kernels.spec import Argument, Array, Cost, Kernel, Sizes
 
 HEADER = 64  # bytes before the int8 values of a vector: its scale, then -128 * sum
@@ -43,7 +43,7 @@ def activation_bytes(k: int) -> int:
     return HEADER + (k + 31) // 32 * 32
 
 
-@njit(**OPTIONS)
+@njit(**EXACT)
 def prepare(x: Array, at: int, k: int, activations: Array, to: int) -> None:
     """Round x[at:at+k] to int8 with one scale into the byte buffer `activations` at `to`."""
     whole, wide = k // LANES * LANES, (k + 31) // 32 * 32
@@ -74,7 +74,7 @@ def prepare(x: Array, at: int, k: int, activations: Array, to: int) -> None:
     simd.poke_i32(activations, to + 4, np.int32(tail * np.int32(-128)))
 
 
-@njit(**OPTIONS)
+@njit(**EXACT)
 def multiply(
     weights: Array,
     start: int,

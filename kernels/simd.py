@@ -24,6 +24,9 @@ PLAIN = "EDGEWISE_PLAIN"  # set to 1: never use an instruction beyond LLVM's own
 # Sums may be reordered and fused; NaN and infinity keep their meaning, so a bad value is seen.
 FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
 OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False, "fastmath": FASTMATH}
+# Where two forms of one product must agree to the bit: a rounding to int8 that follows would turn
+# a last-digit difference into a whole step.
+EXACT = {**OPTIONS, "fastmath": False}
 
 _FLOAT, _HALF, _INT, _BYTE = ir.FloatType(), ir.HalfType(), ir.IntType(32), ir.IntType(8)
 _SHORT, _LONG = ir.IntType(16), ir.IntType(64)
@@ -196,7 +199,7 @@ lane = _operation(types.float32, (F32, types.intp), lambda b, x, i: b.extract_el
 low_nibbles = _operation(BYTES, (BYTES,), lambda b, x: b.and_(x, _constant(BYTES.llvm, 15)))
 
 
-@njit(**OPTIONS)
+@njit(**EXACT)
 def finish(value: Any, out: Any, at: int, rows: int, accumulate: bool) -> None:
     """Store the first `rows` lanes to out[at:], or add them to what is there."""
     if rows >= LANES:

@@ -21,10 +21,10 @@ class Session:
     """A checkpoint ready to run, with the context it has seen so far.
 
     depth: tokens seen; room: tokens that fit; compile_seconds: what the first call took to
-    compile or to load from the cache
+    compile or to load from the cache. The checkpoint itself is not kept.
     """
 
-    checkpoint: Checkpoint
+    name: str
     arenas: arenas.Arenas
     crew: crew.Crew
     tokens: Array
@@ -60,7 +60,7 @@ def open_session(
         a.norms, a.mixers, a.ffns, a.ends,
     )  # fmt: skip
     team = crew.Crew(threads, module.enter, arrays)
-    session = Session(checkpoint, laid_out, team, tokens, room)
+    session = Session(checkpoint.recipe.name, laid_out, team, tokens, room)
     begin = time.perf_counter()
     alone = crew.Crew(1, module.enter, arrays)  # compiles before any other thread waits for it
     crew.run(alone, 1, 0, 0)
@@ -111,7 +111,7 @@ def step(session: Session, token: int) -> Array:
 
 
 def _check(session: Session, tokens: Array) -> None:
-    vocabulary = session.checkpoint.shape.vocabulary
+    vocabulary = session.arenas.logits.shape[1]
     if session.closed:
         raise BadInput("the session is closed")
     if tokens.ndim != 1 or tokens.size == 0:

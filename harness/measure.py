@@ -1,0 +1,261 @@
+"""Candidate + workloads -> rows measured on this host, each in fresh worker processes."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from harness import candidates, energy, host, plugins, workload
+from harness import checkpoint as checkpoints
+from harness.engines.numba import arenas, plan
+from harness.errors import DoesNotFit, WorkerFailed
+from harness.records import (
+    Checkpoint,
+    Environment,
+    Evidence,
+    Failed,
+    Measured,
+    Quality,
+    Row,
+)
+from harness.worker import PREFIX, Job
+from targets.profile import Device
+
+KEPT = ("EDGEWISE_CACHE", "EDGEWISE_DATA", "EDGEWISE_PLUGINS", "EDGEWISE_PLAIN", "PYTHONPATH")
+KEPT += ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "HOME", "XDG_CACHE_HOME", "LD_LIBRARY_PATH")
+FALLBACK_TEXT = b"The engine reads this sentence again and again while it is timed. "
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Effort:
+    """How long to try: worker processes, values of each, and the least time of a value [s]."""
+
+    processes: int = 3
+    values: int = 3
+    warmups: int = 1
+    shortest: float = 0.1
+    timeout: float = 600.0  # of one candidate's workloads at one thread count
+
+    @property
+    def quick(self) -> bool:
+        return self.processes < 2
+
+
+QUICK = Effort(processes=1, values=2, shortest=0.02)
+
+
+def measure(
+    checkpoint: Checkpoint,
+    workloads: Sequence[str],
+    threads: int,
+    effort: Effort,
+    *,
+    environment: Environment,
+    quality: Quality | None,
+    device: Device | None = None,
+    keep: Path | None = None,
+) -> list[Row]:
+    """One row a workload. `device` models the energy when there is no meter.
+
+    keep: folder for pyperf's own files, which open with `pyperf stats`. Raises WorkerFailed when
+    the worker dies, hangs or runs out of memory, DoesNotFit before it could.
+    """
+    runs = [workload.parse(name) for name in workloads]
+    _check_memory(checkpoint, max(run.depth + run.tokens for run in runs), environment)
+    with tempfile.TemporaryDirectory(prefix="edgewise-") as name:
+        folder = Path(name)
+        job = _job(checkpoint, workloads, threads, folder)
+        suite = _spawn(job, folder, threads, effort, checkpoint.recipe.name)
+        joules = _joules(folder / "job.joules")
+        if keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
+            slug = re.sub(r"[^a-z0-9.]+", "-", checkpoint.recipe.name)
+            (keep / f"{slug}_{threads}t.json").write_bytes((folder / "out.json").read_bytes())
+    after = host.finished(environment)
+    rows = []
+    for run in runs:
+        bench = suite[run.name]
+        spec = workload.build(checkpoint.recipe, checkpoint.shape, run)
+        seconds = Measured(samples=bench["values"], method="pyperf", flags=_flags(run, checkpoint))
+        facts = bench["facts"]
+        rows.append(
+            Row(
+                candidate=checkpoint.recipe.name,
+                recipe_hash=checkpoints.recipe_hash(checkpoint.recipe),
+                checkpoint_hash=checkpoints.checkpoint_hash(checkpoint),
+                parameters=candidates.parameters(checkpoint.shape),
+                device=environment.device or "host",
+                workload=run.name,
+                phase=run.phase,
+                tokens=run.tokens,
+                depth=run.depth,
+                threads=threads,
+                engine="numba",
+                kernel_hash=plan.fingerprint(),
+                seconds=seconds,
+                joules=_energy(joules.get(run.name, ()), seconds, spec, device, threads),
+                resident=Measured(samples=(facts["resident_bytes"],), method="counted"),
+                quality=quality,
+                environment=after,
+                weight_bytes=spec.weight_bytes,
+                state_bytes=spec.state_bytes,
+                operations=spec.operations,
+                compile_seconds=facts["compile_seconds"],
+                peak=Measured(samples=(facts["peak_bytes"],), method="VmHWM")
+                if "peak_bytes" in facts
+                else None,
+                baseline_bytes=int(facts.get("baseline_bytes", 0)) or None,
+                seed=checkpoint.recipe.seed,
+                quick=effort.quick,
+            )
+        )
+    return rows
+
+
+def _job(checkpoint: Checkpoint, workloads: Sequence[str], threads: int, folder: Path) -> Path:
+    """Write the job, and the checkpoint unless its weights are random."""
+    path = ""
+    if checkpoint.provenance:
+        path = str(folder / "weights.safetensors")
+        checkpoints.save(checkpoint, Path(path))
+    job = Job(
+        recipe=checkpoint.recipe,
+        checkpoint=path,
+        workloads=tuple(workloads),
+        threads=threads,
+        cores=host.affinity_for(threads),
+        text=_text(checkpoint),
+    )
+    target = folder / "job.json"
+    target.write_text(json.dumps(asdict(job)), "utf-8")
+    return target
+
+
+def _text(checkpoint: Checkpoint) -> tuple[int, ...]:
+    """Real held-out tokens where the candidate has a corpus, else any."""
+    vocabulary = checkpoint.shape.vocabulary
+    if checkpoint.provenance:
+        splits = plugins.pick(plugins.corpora(), checkpoint.recipe.corpus, "corpus").load()
+        return tuple(int(x) for x in splits.validation[:8192])
+    return tuple((i * 7919) % vocabulary for i, _ in enumerate(FALLBACK_TEXT * 16))
+
+
+def _spawn(
+    job: Path, folder: Path, threads: int, effort: Effort, name: str
+) -> dict[str, dict[str, Any]]:
+    import pyperf  # noqa: PLC0415
+
+    cores = host.affinity_for(threads)
+    command = [sys.executable, "-m", "harness.worker", "--job", str(job), "--quiet"]
+    command += ["-o", str(folder / "out.json"), "--processes", str(effort.processes)]
+    command += ["--values", str(effort.values), "--warmups", str(effort.warmups)]
+    command += ["--min-time", str(effort.shortest), "--inherit-environ", ",".join(KEPT)]
+    if cores:
+        command += ["--affinity", ",".join(map(str, cores))]
+    root = str(Path(__file__).parents[1])
+    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONPATH": path},
+        start_new_session=True,  # so that a hanging worker dies with its manager
+    ) as process:
+        try:
+            _, errors = process.communicate(timeout=effort.timeout)
+        except BaseException as error:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            if isinstance(error, subprocess.TimeoutExpired):
+                raise WorkerFailed(
+                    f"{name}: the timing worker hung and was stopped after {effort.timeout:.0f} s"
+                ) from None
+            raise
+    if process.returncode:
+        raise WorkerFailed(f"{name}: {_reason(process.returncode, errors)}")
+    suite = pyperf.BenchmarkSuite.load(str(folder / "out.json"))
+    return {
+        bench.get_name(): {"values": bench.get_values(), "facts": _facts(bench)}
+        for bench in suite.get_benchmarks()
+    }
+
+
+def _reason(code: int, errors: str) -> str:
+    """One line from a dead worker: out of memory, a signal, or its last error."""
+    lines = [line for line in errors.strip().splitlines() if line.strip()]
+    killed = code in (-signal.SIGKILL, 128 + signal.SIGKILL) or "exit code -9" in errors
+    if killed or "MemoryError" in errors or "ArrayMemoryError" in errors:
+        return "the timing worker ran out of memory or was killed"
+    told = [
+        line for line in lines if re.match(r"(harness\.errors\.)?\w+(Error|Mismatch|\w+): ", line)
+    ]
+    last = told[0] if told else (lines[-1] if lines else "no message")
+    return f"the timing worker failed ({code}): {last.removeprefix('harness.errors.')}"
+
+
+def _facts(bench: Any) -> dict[str, float]:
+    """Medians over the workers of what they noted."""
+    found: dict[str, list[float]] = {}
+    for run in bench.get_runs():
+        for key, value in run.get_metadata().items():
+            if key.startswith(PREFIX):
+                found.setdefault(key.removeprefix(PREFIX), []).append(float(value))
+    return {key: sorted(values)[len(values) // 2] for key, values in found.items()}
+
+
+def _joules(path: Path) -> dict[str, tuple[float, ...]]:
+    found: dict[str, tuple[float, ...]] = {}
+    if path.exists():
+        for line in path.read_text("utf-8").splitlines():
+            name, value = json.loads(line)
+            found[name] = (*found.get(name, ()), value)
+    return found
+
+
+def _energy(
+    samples: Sequence[float],
+    seconds: Measured,
+    spec: workload.Workload,
+    device: Device | None,
+    threads: int,
+) -> Evidence:
+    if samples:
+        return Measured(samples=tuple(samples), method="rapl, idle power included")
+    if device is None:
+        return Failed(reason="no energy meter, and no device profile to model it with")
+    return energy.modelled(seconds, spec, device, threads)
+
+
+def _flags(run: workload.Run, checkpoint: Checkpoint) -> tuple[str, ...]:
+    beyond = run.depth + run.tokens > checkpoint.shape.context
+    return ("beyond trained context",) if beyond and checkpoint.provenance else ()
+
+
+def _check_memory(checkpoint: Checkpoint, room: int, environment: Environment) -> None:
+    stored = sum(array.nbytes for array in checkpoint.arrays.values())
+    needed = stored + arenas.shape_bytes(checkpoint.shape, room)
+    if environment.memory_bytes and needed > 0.9 * environment.memory_bytes:
+        raise DoesNotFit(
+            f"{checkpoint.recipe.name} needs {needed / 2**20:.0f} MiB at a context of {room} tokens; "
+            f"this machine has {environment.memory_bytes / 2**20:.0f} MiB"
+        )
+
+
+def failed(recipe_name: str, rows: Sequence[Row], reason: str) -> Mapping[str, Row]:
+    """Rows that say why their workload could not be timed, by workload."""
+    return {
+        row.workload: replace(row, seconds=Failed(reason=reason), joules=Failed(reason=reason))
+        for row in rows
+        if row.candidate == recipe_name
+    }
