@@ -64,6 +64,15 @@ def base(recipe: Recipe) -> Recipe:
     return replace(recipe, name=recipe.name.partition("@")[0], steps=(), teacher=None)
 
 
+def final_shape(recipe: Recipe) -> Shape:
+    """The recipe's shape after its steps."""
+    shape = recipe.shape
+    for step in recipe.steps:
+        if transform := plugins.transforms().get(step):
+            shape = transform.reshape(shape)
+    return shape
+
+
 def tensors(shape: Shape) -> dict[str, Tensor]:
     """Every parameter of a stack by canonical name, in the order of use."""
     found = {"embedding": Tensor("embedding", (shape.vocabulary, shape.width))}

@@ -396,10 +396,12 @@ class Transform:
 
     apply(checkpoint, recipe, progress): `recipe` names the seed, corpus and budget of the result;
     progress(stage, done, total) is told how far it is. It may train, so it imports PyTorch inside.
+    reshape(shape) -> the shape after it, known without doing it
     """
 
     name: str
     summary: str
+    reshape: Callable[[Shape], Shape]
     apply: Callable[[Checkpoint, Recipe, Callable[[str, int, int], None]], Checkpoint]
     source: str
 

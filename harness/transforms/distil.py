@@ -35,6 +35,7 @@ def apply(
 SPEC = Transform(
     name="distil",
     summary="trained towards a larger teacher of the same mixer",
+    reshape=lambda shape: shape,
     apply=apply,
     source="Hinton, Vinyals & Dean 2015",
 )

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from harness.errors import BadInput
-from harness.records import Array, Checkpoint, Recipe, Transform
+from harness.records import Array, Checkpoint, Recipe, Shape, Transform
 from harness.transforms._tune import inputs_of, tuned
 
 
@@ -24,7 +24,8 @@ def apply(
         raise BadInput(f"heads50 removes attention heads; {recipe.name} has none in some layer")
     if shape.kv_heads < 2:
         raise BadInput(f"{recipe.name} has one key-value head; there is none to remove")
-    keep, each, w = shape.kv_heads // 2, shape.heads // shape.kv_heads, shape.head_width
+    smaller = reshape(shape)
+    keep, each, w = smaller.kv_heads, shape.heads // shape.kv_heads, shape.head_width
     arrays = dict(checkpoint.arrays)
     for layer, x in enumerate(inputs_of(checkpoint, "mixer")):
         at = f"layers.{layer}.mixer"
@@ -35,8 +36,12 @@ def apply(
         for name, rows in (("q", queries), ("k", keys), ("v", keys)):
             arrays[f"{at}.{name}"] = arrays[f"{at}.{name}"][rows]
         arrays[f"{at}.o"] = np.ascontiguousarray(arrays[f"{at}.o"][:, queries])
-    smaller = replace(shape, heads=keep * each, kv_heads=keep)
     return tuned(replace(checkpoint, shape=smaller, arrays=arrays), recipe, progress)
+
+
+def reshape(shape: Shape) -> Shape:
+    keep = max(1, shape.kv_heads // 2)
+    return replace(shape, heads=keep * (shape.heads // shape.kv_heads), kv_heads=keep)
 
 
 def _contributions(checkpoint: Checkpoint, layer: int, x: Array) -> Array:
@@ -62,6 +67,7 @@ def _contributions(checkpoint: Checkpoint, layer: int, x: Array) -> Array:
 SPEC = Transform(
     name="heads50",
     summary="half of the attention heads removed by their contribution on data, then fine-tuned",
+    reshape=reshape,
     apply=apply,
     source="head pruning, Michel et al. 2019, by contribution instead of gradient",
 )

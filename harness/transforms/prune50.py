@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 
 from harness.errors import BadInput
-from harness.records import Array, Checkpoint, Recipe, Transform
+from harness.records import Array, Checkpoint, Recipe, Shape, Transform
 from harness.transforms._tune import inputs_of, tuned
 
 MULTIPLE = 32  # widths stay multiples of what kernels and groups work in
@@ -24,15 +24,19 @@ def apply(
     shape = checkpoint.shape
     if shape.ffn != "dense":
         raise BadInput(f"prune50 removes neurons of a dense ffn; {recipe.name} has {shape.ffn}")
-    keep = max(MULTIPLE, shape.hidden // 2 // MULTIPLE * MULTIPLE)
+    keep = reshape(shape).hidden
     arrays = dict(checkpoint.arrays)
     for layer, x in enumerate(inputs_of(checkpoint, "ffn")):
         at = f"layers.{layer}.ffn"
         gate, up, down = (arrays[f"{at}.{name}"] for name in ("gate", "up", "down"))
         best = np.sort(np.argsort(-_importance(x, gate, up, down), kind="stable")[:keep])
         arrays |= {f"{at}.gate": gate[best], f"{at}.up": up[best], f"{at}.down": down[:, best]}
-    smaller = replace(checkpoint, shape=replace(shape, hidden=keep), arrays=arrays)
+    smaller = replace(checkpoint, shape=reshape(shape), arrays=arrays)
     return tuned(smaller, recipe, progress)
+
+
+def reshape(shape: Shape) -> Shape:
+    return replace(shape, hidden=max(MULTIPLE, shape.hidden // 2 // MULTIPLE * MULTIPLE))
 
 
 def _importance(x: Array, gate: Array, up: Array, down: Array) -> Array:
@@ -46,6 +50,7 @@ def _importance(x: Array, gate: Array, up: Array, down: Array) -> Array:
 SPEC = Transform(
     name="prune50",
     summary="half of the ffn neurons removed by importance on data, then fine-tuned",
+    reshape=reshape,
     apply=apply,
     source="structured pruning by activation and weight norm, as Sun et al. 2023 (Wanda) by column",
 )

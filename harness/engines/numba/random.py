@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from harness import plugins
-from harness.candidates import tensors
+from harness.candidates import final_shape, tensors
 from harness.records import Array, Checkpoint, Recipe
 
 
@@ -20,7 +20,8 @@ def checkpoint(recipe: Recipe) -> Checkpoint:
     arrays: dict[str, Array] = {}
     formats: dict[str, str] = {}
     made: dict[tuple[str, tuple[int, ...]], dict[str, Array]] = {}
-    for name, tensor in tensors(recipe.shape).items():
+    shape = final_shape(recipe)
+    for name, tensor in tensors(shape).items():
         key = (tensor.name, tensor.shape)
         if key not in made:
             values = _values(tensor.name, tensor.shape, rng)
@@ -29,7 +30,7 @@ def checkpoint(recipe: Recipe) -> Checkpoint:
         arrays |= {f"{name}.{k}" if k else name: a for k, a in made[key].items()}
         if tensor.packed and form != "f32":
             formats[name] = form
-    return Checkpoint(recipe=recipe, shape=recipe.shape, arrays=arrays, formats=formats)
+    return Checkpoint(recipe=recipe, shape=shape, arrays=arrays, formats=formats)
 
 
 def _values(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:

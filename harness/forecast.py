@@ -1,0 +1,124 @@
+"""Measured rows + devices -> projected rows, made on reading and never stored."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+
+from harness import candidates, energy, workload
+from harness.errors import BadInput
+from harness.project import project
+from harness.records import Failed, Measured, Projected, Row, Workload
+from harness.roofline import Fit
+from targets.profile import Device, used
+
+
+def rows(known: Sequence[Row], devices: Iterable[Device], fit: Fit | None = None) -> list[Row]:
+    """Each candidate and workload of `known` on each device that has no measured row of it.
+
+    Quality and resident bytes are those of the measured row: the same weights would run.
+    """
+    there = {(row.candidate, row.workload, row.device) for row in known if row.environment}
+    points = {(row.candidate, row.workload): row for row in known if row.environment}
+    return [
+        forecast(row, device, fit)
+        for device in devices
+        for (candidate, name), row in points.items()
+        if (candidate, name, device.name) not in there
+    ]
+
+
+def forecast(row: Row, device: Device, fit: Fit | None = None) -> Row:
+    """The row's candidate and workload on a device, at the thread count that is fastest there."""
+    spec = workload_of(row)
+    best, threads = _fastest(spec, device, row.engine, fit)
+    return Row(
+        candidate=row.candidate,
+        recipe_hash=row.recipe_hash,
+        checkpoint_hash=row.checkpoint_hash,
+        parameters=row.parameters,
+        device=device.name,
+        workload=row.workload,
+        phase=row.phase,
+        tokens=row.tokens,
+        depth=row.depth,
+        threads=threads,
+        engine=row.engine,
+        seconds=best,
+        joules=energy.modelled(best, spec, device, threads),
+        resident=row.resident,
+        quality=row.quality,
+        weight_bytes=spec.weight_bytes,
+        state_bytes=spec.state_bytes,
+        operations=spec.operations,
+        seed=row.seed,
+        quick=row.quick,
+    )
+
+
+def workload_of(row: Row) -> Workload:
+    """What the row's run executes; its memory is what the engine counted."""
+    recipe = candidates.parse(row.candidate)
+    resident = 0
+    if isinstance(row.resident, Measured):
+        resident = round(row.resident.samples[0])
+    return workload.build(
+        recipe, candidates.final_shape(recipe), workload.parse(row.workload), resident
+    )
+
+
+def point(
+    candidate: str, name: str, device: Device, threads: int | None = None, fit: Fit | None = None
+) -> Row:
+    """A candidate that was never measured, on a device: no quality. Raises UnknownName, BadInput."""
+    recipe = candidates.parse(candidate)
+    run = workload.parse(name)
+    spec = workload.build(recipe, candidates.final_shape(recipe), run)
+    if threads is not None and not 1 <= threads <= _cores(device):
+        raise BadInput(f"{device.name} has {_cores(device)} cores; {threads} threads do not fit")
+    best, count = (
+        _fastest(spec, device, "numba", fit)
+        if threads is None
+        else (project(spec, device, threads, "numba", fit), threads)
+    )
+    return Row(
+        candidate=candidate,
+        recipe_hash="",
+        checkpoint_hash="",
+        parameters=candidates.parameters(candidates.final_shape(recipe)),
+        device=device.name,
+        workload=name,
+        phase=run.phase,
+        tokens=run.tokens,
+        depth=run.depth,
+        threads=count,
+        engine="numba",
+        seconds=best,
+        joules=energy.modelled(best, spec, device, count),
+        resident=Projected(
+            value=spec.resident_bytes,
+            low=spec.resident_bytes,
+            high=1.2 * spec.resident_bytes,  # scratch, not counted before the engine lays it out
+            model="formats and state",
+        ),
+        quality=None,
+        weight_bytes=spec.weight_bytes,
+        state_bytes=spec.state_bytes,
+        operations=spec.operations,
+    )
+
+
+def _fastest(
+    spec: Workload, device: Device, engine: str, fit: Fit | None
+) -> tuple[Projected | Failed, int]:
+    """One thread, the fastest cluster, or all cores: whichever is projected to be fastest."""
+    found = []
+    for threads in sorted({1, _cores(device), round(used(device, 1)[0][0].count.value)}):
+        seconds = project(spec, device, threads, engine, fit)
+        if isinstance(seconds, Failed):
+            return seconds, threads
+        found.append((seconds, threads))
+    return min(found, key=lambda pair: pair[0].value)
+
+
+def _cores(device: Device) -> int:
+    return round(sum(cluster.count.value for cluster in device.clusters))

@@ -1,0 +1,235 @@
+"""A sweep's TOML -> rows: what is missing is made, scored and timed, the rest is left alone."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Protocol
+
+from pydantic import TypeAdapter, ValidationError
+from pydantic.dataclasses import dataclass as checked
+
+from harness import candidates, host, limits, quality, store, workload
+from harness import checkpoint as checkpoints
+from harness.engines.numba import plan as plans
+from harness.errors import BadInput, HarnessError
+from harness.make import make
+from harness.measure import QUICK, Effort, failed_row, measure
+from harness.records import Checkpoint, Environment, Failed, Quality, Row
+from targets import profile
+from targets.profile import Device
+
+SWEEPS = Path(__file__).parent / "sweeps"
+DEFAULT = SWEEPS / "default.toml"
+SECONDS_A_PROCESS = 2.0  # start, load, warm up and time, on a small model
+SECONDS_A_CANDIDATE = 8.0  # make, compile, score
+
+
+@checked(frozen=True, kw_only=True, config={"extra": "forbid"})
+class Measure:
+    """A block of points: every candidate x thread count x workload."""
+
+    candidates: tuple[str, ...]
+    workloads: tuple[str, ...]
+    threads: tuple[int | str, ...] = (1,)
+
+
+@checked(frozen=True, kw_only=True, config={"extra": "forbid"})
+class Train:
+    """What is trained in front of the user, and the loss it must reach."""
+
+    candidate: str
+    tokens: int
+    bits_per_byte: float
+    tolerance: float
+
+
+@checked(frozen=True, kw_only=True, config={"extra": "forbid"})
+class Projection:
+    devices: tuple[str, ...] = ()
+
+
+@checked(frozen=True, kw_only=True, config={"extra": "forbid"})
+class Sweep:
+    title: str
+    corpus: str = "pydocs"
+    measure: tuple[Measure, ...]
+    train: Train | None = None
+    project: Projection = field(default_factory=Projection)
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One candidate at one thread count with the workloads that are timed together."""
+
+    candidate: str
+    threads: int
+    workloads: tuple[str, ...]
+
+
+class Watch(Protocol):
+    """What a sweep tells while it runs: `stage` of the current point, then its rows."""
+
+    def stage(self, point: Point, text: str, done: int, total: int) -> None: ...
+    def rows(self, point: Point, rows: Sequence[Row]) -> None: ...
+
+
+def load(path: Path) -> Sweep:
+    """Read and check a sweep; every name in it is known afterwards. Raises BadInput, UnknownName."""
+    try:
+        raw = tomllib.loads(path.read_text("utf-8"))
+        sweep = TypeAdapter(Sweep).validate_python(raw)
+    except FileNotFoundError:
+        raise BadInput(f"sweep file {path} does not exist; see {DEFAULT.name} for one") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadInput(f"{path} is no valid TOML: {error}") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(map(str, first["loc"]))
+        raise BadInput(f"{path}: {key}: {first['msg']}, got {first['input']!r}") from None
+    for point in expand(sweep, 1):
+        candidates.parse(point.candidate, corpus=sweep.corpus)
+        for name in point.workloads:
+            workload.parse(name)
+    for name in sweep.project.devices:
+        profile.load(name)
+    return sweep
+
+
+def expand(sweep: Sweep, cores: int) -> list[Point]:
+    """Points in the order of the file; blocks that name a candidate twice are joined."""
+    found: dict[tuple[str, int], list[str]] = {}
+    for block in sweep.measure:
+        for candidate in block.candidates:
+            for threads in block.threads:
+                count = cores if threads == "all" else threads
+                if not isinstance(count, int) or count < 1:
+                    raise BadInput(f'threads must be numbers or "all", got {threads!r}')
+                workloads = found.setdefault((candidate, count), [])
+                workloads += [name for name in block.workloads if name not in workloads]
+    return [Point(name, threads, tuple(w)) for (name, threads), w in found.items()]
+
+
+def estimate(points: Sequence[Point], effort: Effort) -> float:
+    """Seconds the points may take, roughly: worker processes, and making each candidate once."""
+    spawned = sum(len(p.workloads) for p in points) * (effort.processes + 1)
+    names = {p.candidate for p in points}
+    return SECONDS_A_PROCESS * spawned + SECONDS_A_CANDIDATE * len(names)
+
+
+def missing(
+    point: Point, checkpoint: Checkpoint, folder: Path, environment: Environment, quick: bool
+) -> tuple[str, ...]:
+    """The point's workloads that have no row yet."""
+    return tuple(
+        name
+        for name in point.workloads
+        if not store.has(folder, _key(point, checkpoint, name, environment, quick))
+    )
+
+
+def run(
+    sweep: Sweep,
+    folder: Path,
+    watch: Watch,
+    *,
+    quick: bool = False,
+    only: Iterable[str] = (),
+) -> list[Row]:
+    """Do what is missing and write each row as it comes; returns the rows of this sweep.
+
+    folder: where rows of this host go. only: candidates to do, all by default. A candidate that
+    crashes, hangs or does not fit becomes Failure rows and the sweep goes on.
+    """
+    effort = QUICK if quick else Effort()
+    environment = replace(host.describe(), limits=limits.cached_limits())
+    device = profile.load(environment.device) if environment.device else None
+    found: list[Row] = []
+    wanted = set(only)
+    scores: dict[str, Quality | None] = {}
+    for point in expand(sweep, environment.cores):
+        if wanted and point.candidate not in wanted:
+            continue
+        rows = _do(point, sweep, folder, watch, effort, environment, device, scores)
+        watch.rows(point, rows)
+        found += rows
+    return found
+
+
+def _do(
+    point: Point,
+    sweep: Sweep,
+    folder: Path,
+    watch: Watch,
+    effort: Effort,
+    environment: Environment,
+    device: Device | None,
+    scores: dict[str, Quality | None],
+) -> list[Row]:
+    """The rows of one point: those there are, and those made now."""
+    recipe = candidates.parse(point.candidate, corpus=sweep.corpus)
+    try:
+        checkpoint = make(recipe, lambda text, done, total: watch.stage(point, text, done, total))
+        todo = missing(point, checkpoint, folder, environment, effort.quick)
+        kept = [
+            store.load(
+                folder / store.file_name(_key(point, checkpoint, w, environment, effort.quick))
+            )
+            for w in point.workloads
+            if w not in todo
+        ]
+        if not todo:
+            return kept
+        if point.candidate not in scores:
+            scores[point.candidate] = (
+                quality.score(
+                    checkpoint,
+                    progress=lambda done, total: watch.stage(point, "score", done, total),
+                )
+                if checkpoint.provenance
+                else None
+            )
+        watch.stage(point, "time", 0, 1)
+        rows = measure(
+            checkpoint,
+            todo,
+            point.threads,
+            effort,
+            environment=environment,
+            quality=scores[point.candidate],
+            device=device,
+            keep=folder.parent / "pyperf",
+        )
+    except HarnessError as error:
+        return [
+            _kept(folder, failed_row(recipe, name, point.threads, str(error), environment))
+            for name in point.workloads
+        ]
+    return kept + [_kept(folder, row) for row in rows]
+
+
+def _kept(folder: Path, row: Row) -> Row:
+    store.write(folder, row)
+    return row
+
+
+def _key(
+    point: Point, checkpoint: Checkpoint, name: str, environment: Environment, quick: bool
+) -> store.Key:
+    return store.Key(
+        candidate=point.candidate,
+        recipe_hash=checkpoints.recipe_hash(checkpoint.recipe),
+        checkpoint_hash=checkpoints.checkpoint_hash(checkpoint),
+        workload=name,
+        engine="numba",
+        threads=point.threads,
+        host=environment.host,
+        device=environment.device or "host",
+        kernel_hash=plans.fingerprint(),
+        quick=quick,
+    )
+
+
+__all__ = ["DEFAULT", "Failed", "Point", "Sweep", "Watch", "estimate", "expand", "load", "run"]
