@@ -9,8 +9,8 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,20 @@ from harness.records import (
     Failed,
     Measured,
     Quality,
+    Recipe,
     Row,
+    Workload,
 )
 from harness.worker import PREFIX, Job
 from targets.profile import Device
 
-KEPT = ("EDGEWISE_CACHE", "EDGEWISE_DATA", "EDGEWISE_PLUGINS", "EDGEWISE_PLAIN", "PYTHONPATH")
+KEPT: tuple[str, ...] = (
+    "EDGEWISE_CACHE",
+    "EDGEWISE_DATA",
+    "EDGEWISE_PLUGINS",
+    "EDGEWISE_PLAIN",
+    "PYTHONPATH",
+)
 KEPT += ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "HOME", "XDG_CACHE_HOME", "LD_LIBRARY_PATH")
 FALLBACK_TEXT = b"The engine reads this sentence again and again while it is timed. "
 
@@ -225,7 +233,7 @@ def _joules(path: Path) -> dict[str, tuple[float, ...]]:
 def _energy(
     samples: Sequence[float],
     seconds: Measured,
-    spec: workload.Workload,
+    spec: Workload,
     device: Device | None,
     threads: int,
 ) -> Evidence:
@@ -246,15 +254,33 @@ def _check_memory(checkpoint: Checkpoint, room: int, environment: Environment) -
     needed = stored + arenas.shape_bytes(checkpoint.shape, room)
     if environment.memory_bytes and needed > 0.9 * environment.memory_bytes:
         raise DoesNotFit(
-            f"{checkpoint.recipe.name} needs {needed / 2**20:.0f} MiB at a context of {room} tokens; "
+            f"{checkpoint.recipe.name} needs {needed / 2**20:.0f} MiB at a context of {room}; "
             f"this machine has {environment.memory_bytes / 2**20:.0f} MiB"
         )
 
 
-def failed(recipe_name: str, rows: Sequence[Row], reason: str) -> Mapping[str, Row]:
-    """Rows that say why their workload could not be timed, by workload."""
-    return {
-        row.workload: replace(row, seconds=Failed(reason=reason), joules=Failed(reason=reason))
-        for row in rows
-        if row.candidate == recipe_name
-    }
+def failed_row(
+    recipe: Recipe, name: str, threads: int, reason: str, environment: Environment
+) -> Row:
+    """The row of a point that could not be timed, with the reason."""
+    run, failure = workload.parse(name), Failed(reason=reason)
+    return Row(
+        candidate=recipe.name,
+        recipe_hash=checkpoints.recipe_hash(recipe),
+        checkpoint_hash="",
+        parameters=candidates.parameters(candidates.final_shape(recipe)),
+        device=environment.device or "host",
+        workload=run.name,
+        phase=run.phase,
+        tokens=run.tokens,
+        depth=run.depth,
+        threads=threads,
+        engine="numba",
+        kernel_hash=plan.fingerprint(),
+        seconds=failure,
+        joules=failure,
+        resident=failure,
+        quality=None,
+        environment=environment,
+        seed=recipe.seed,
+    )

@@ -17,7 +17,7 @@ from harness.engines.numba import plan as plans
 from harness.errors import BadInput, HarnessError
 from harness.make import make
 from harness.measure import QUICK, Effort, failed_row, measure
-from harness.records import Checkpoint, Environment, Failed, Quality, Row
+from harness.records import Checkpoint, Environment, Quality, Row
 from targets import profile
 from targets.profile import Device
 
@@ -77,7 +77,7 @@ class Watch(Protocol):
 
 
 def load(path: Path) -> Sweep:
-    """Read and check a sweep; every name in it is known afterwards. Raises BadInput, UnknownName."""
+    """Read and check a sweep and every name in it. Raises BadInput, UnknownName."""
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
         sweep = TypeAdapter(Sweep).validate_python(raw)
@@ -230,6 +230,3 @@ def _key(
         kernel_hash=plans.fingerprint(),
         quick=quick,
     )
-
-
-__all__ = ["DEFAULT", "Failed", "Point", "Sweep", "Watch", "estimate", "expand", "load", "run"]

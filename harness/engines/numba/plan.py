@@ -18,6 +18,7 @@ from pathlib import Path
 from types import ModuleType
 
 import llvmlite
+import llvmlite.binding as llvm
 import numba
 import numpy as np
 
@@ -111,7 +112,7 @@ def fingerprint() -> str:
     files = [p for root in roots for p in root.rglob("*.py")] + [SOURCES / "arena.py"]
     for path in sorted(files):
         digest.update(path.name.encode() + path.read_bytes())
-    cpu = numba.core.config.CPU_NAME or simd.llvm.get_host_cpu_name()
+    cpu = numba.core.config.CPU_NAME or llvm.get_host_cpu_name()
     versions = (numba.__version__, llvmlite.__version__, np.__version__, sys.version)
     digest.update(repr((versions, cpu, simd.features())).encode())
     return digest.hexdigest()[:16]

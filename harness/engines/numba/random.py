@@ -44,4 +44,5 @@ def _values(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Arra
     if name == "selector_bias":
         return np.zeros(shape, np.float32)
     scale = np.float32(shape[-1] ** -0.5)
-    return rng.standard_normal(shape, np.float32) * scale
+    values: Array = rng.standard_normal(shape, np.float32) * scale
+    return values

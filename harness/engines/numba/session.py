@@ -107,7 +107,8 @@ def step(session: Session, token: int) -> Array:
     session.tokens[0] = token
     crew.run(session.crew, 1, session.depth, 0)
     session.depth += 1
-    return session.arenas.logits[0]
+    logits: Array = session.arenas.logits[0]
+    return logits
 
 
 def _check(session: Session, tokens: Array) -> None:
