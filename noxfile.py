@@ -1,0 +1,205 @@
+"""The project's menu: `nox -l` lists it, `nox -s NAME` does it, `-- OPTIONS` go to the command.
+
+Sessions share one environment, .nox/edgewise, filled by the first of them; later ones start at
+once and need no network. pip finds its own settings (PIP_EXTRA_INDEX_URL, pip.conf and so on).
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import struct
+import sys
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.2.9"
+nox.options.default_venv_backend = "venv"  # only pip finds PyTorch's CPU build by an extra index
+nox.options.sessions = ["lint", "types", "tests"]
+
+ROOT = Path(__file__).parent
+DEVICES = ROOT / "targets" / "devices"
+ENVIRONMENT = ROOT / ".nox" / "edgewise"
+PROGRAMS = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = PROGRAMS / ("python.exe" if os.name == "nt" else "python")
+STAMP = ENVIRONMENT / "installed.json"  # written last, so a broken installation starts again
+NEEDED_MEMORY = 1.5 * 2**30  # PyTorch training the largest candidate of the main job
+NEEDED_DISK = 2.5 * 2**30  # the environment with the CPU build of PyTorch, and pip's work
+
+
+@nox.session(venv_backend="none")
+def lint(session: nox.Session) -> None:
+    """Style, form and the import contract: ruff and import-linter."""
+    prepare(session)
+    check_lint(session)
+
+
+@nox.session(venv_backend="none")
+def types(session: nox.Session) -> None:
+    """Type hints: mypy, strict."""
+    prepare(session)
+    check_types(session)
+
+
+@nox.session(venv_backend="none")
+def tests(session: nox.Session) -> None:
+    """Everything a change must pass: lint, types and the tests, within 10 minutes."""
+    prepare(session)
+    check_lint(session)
+    check_types(session)
+    run(session, "pytest", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def gates(session: nox.Session) -> None:
+    """Speed of the kernels in the working tree against the last commit, side by side."""
+    prepare(session)
+    run(session, "pytest", "tests/gates", "--benchmark-enable", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def verify(session: nox.Session) -> None:
+    """Every kernel and engine against its reference."""
+    prepare(session)
+    run(session, "harness", "verify", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def sweep(session: nox.Session) -> None:
+    """The main job: train, compress, measure here, project elsewhere, decide; 10 minutes."""
+    prepare(session)
+    run(session, "harness", "sweep", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def publish(session: nox.Session) -> None:
+    """Tables and figures of the finished rows, into results/ and the README."""
+    prepare(session)
+    run(session, "harness", "publish", *session.posargs)
+
+
+def target(name: str) -> Callable[[nox.Session], None]:
+    """A session: the default sweep for one device, measured, brought or projected."""
+
+    def session_of_device(session: nox.Session) -> None:
+        prepare(session)
+        run(session, "harness", "target", name, *session.posargs)
+
+    return session_of_device
+
+
+for _path in sorted(DEVICES.glob("*.toml")):
+    _session = target(_path.stem)
+    # What is wrong with a broken profile is for Edgewise to say, when it is asked for.
+    try:
+        _session.__doc__ = str(tomllib.loads(_path.read_text("utf-8"))["summary"])
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError):
+        _session.__doc__ = "(broken profile)"
+    nox.session(venv_backend="none", name=f"target({_path.stem})", default=False)(_session)
+
+
+# ---- steps of sessions -------------------------------------------------------------------------
+
+
+def check_lint(session: nox.Session) -> None:
+    run(session, "ruff", "check", "--quiet", ".")
+    run(session, "ruff", "format", "--check", "--quiet", ".")
+    run(session, "importlinter.cli")
+
+
+def check_types(session: nox.Session) -> None:
+    run(session, "mypy")
+
+
+def run(session: nox.Session, module: str, *words: str) -> None:
+    """`python -m MODULE WORDS` in the shared environment.
+
+    Ctrl-C leaves it time to save what it did. stderr stays apart, for progress bars and pipes.
+    """
+    session.run(
+        str(PYTHON),
+        "-m",
+        module,
+        *words,
+        env={"PATH": os.pathsep.join([str(PROGRAMS), os.environ.get("PATH", "")])},
+        external=True,
+        stderr=None,
+        interrupt_timeout=20.0,
+        terminate_timeout=5.0,
+    )
+
+
+# ---- the shared environment --------------------------------------------------------------------
+
+
+def prepare(session: nox.Session) -> None:
+    """Create and fill the shared environment, unless it holds what pyproject.toml asks for."""
+    session.chdir(ROOT)
+    project = nox.project.load_toml(ROOT / "pyproject.toml")
+    here = {"python": sys.version, "base": sys.base_prefix, "checkout": str(ROOT)}
+    asked = {key: project[key] for key in ("build-system", "project", "dependency-groups")}
+    try:
+        installed = json.loads(STAMP.read_text("utf-8"))
+    except (OSError, ValueError):
+        installed = {"here": None, "asked": None}
+    if installed == {"here": here, "asked": asked}:
+        return
+    if line := unsupported():
+        session.error(line)
+    if installed["here"] != here:
+        session.run_install(sys.executable, "-m", "venv", "--clear", str(ENVIRONMENT))
+    STAMP.unlink(missing_ok=True)
+    groups = nox.project.dependency_groups(project, "dev")
+    session.run_install(
+        str(PYTHON), "-m", "pip", "install", "--editable", ".[torch]", *groups, external=True
+    )
+    STAMP.write_text(json.dumps({"here": here, "asked": asked}), "utf-8")
+
+
+def unsupported(
+    pointer_bytes: int = struct.calcsize("P"),
+    memory_bytes: float | None = None,
+    disk_bytes: float | None = None,
+) -> str:
+    """One line that says why Edgewise with PyTorch cannot be installed here, or ""."""
+    memory = memory_limit() if memory_bytes is None else memory_bytes
+    disk = shutil.disk_usage(ROOT).free if disk_bytes is None else disk_bytes
+    if pointer_bytes < 8:
+        return (
+            f"this Python is {8 * pointer_bytes}-bit ({platform.machine()}); Numba and PyTorch "
+            "need a 64-bit one: install a 64-bit system, e.g. Raspberry Pi OS (64-bit)"
+        )
+    if sys.version_info < (3, 11):
+        return f"this is Python {platform.python_version()}; Edgewise needs 3.11 or newer"
+    if 0 < memory < NEEDED_MEMORY:
+        return (
+            f"this machine has {memory / 2**30:.1f} GiB of memory, and training needs "
+            f"{NEEDED_MEMORY / 2**30:.1f} GiB; to measure and project without PyTorch, see "
+            "'A board without PyTorch' in README.md"
+        )
+    if disk < NEEDED_DISK:
+        return (
+            f"{disk / 2**30:.1f} GiB are free in {ROOT}, and the environment needs "
+            f"{NEEDED_DISK / 2**30:.1f} GiB"
+        )
+    return ""
+
+
+def memory_limit() -> float:
+    """Memory and swap of this machine, or what a container grants of them; 0 when unknown."""
+    try:
+        lines = Path("/proc/meminfo").read_text("ascii").splitlines()
+    except OSError:
+        return 0
+    kibibytes = {line.partition(":")[0]: int(line.split()[1]) for line in lines}
+    total = 1024 * (kibibytes["MemTotal"] + kibibytes.get("SwapTotal", 0))
+    try:
+        granted = Path("/sys/fs/cgroup/memory.max").read_text("ascii").strip()
+    except OSError:
+        return total
+    return min(total, int(granted)) if granted.isdecimal() else total
