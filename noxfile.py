@@ -12,11 +12,13 @@ import platform
 import shutil
 import struct
 import sys
-import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
 import nox
+
+if sys.version_info < (3, 11):  # noqa: UP036 - pip would say so after minutes
+    sys.exit(f"this is Python {platform.python_version()}; Edgewise needs 3.11 or newer")
 
 nox.needs_version = ">=2025.2.9"
 nox.options.default_venv_backend = "venv"  # only pip finds PyTorch's CPU build by an extra index
@@ -97,8 +99,8 @@ for _path in sorted(DEVICES.glob("*.toml")):
     _session = target(_path.stem)
     # What is wrong with a broken profile is for Edgewise to say, when it is asked for.
     try:
-        _session.__doc__ = str(tomllib.loads(_path.read_text("utf-8"))["summary"])
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, KeyError):
+        _session.__doc__ = str(nox.project.load_toml(_path)["summary"])
+    except (ValueError, KeyError):
         _session.__doc__ = "(broken profile)"
     nox.session(venv_backend="none", name=f"target({_path.stem})", default=False)(_session)
 
@@ -174,8 +176,6 @@ def unsupported(
             f"this Python is {8 * pointer_bytes}-bit ({platform.machine()}); Numba and PyTorch "
             "need a 64-bit one: install a 64-bit system, e.g. Raspberry Pi OS (64-bit)"
         )
-    if sys.version_info < (3, 11):
-        return f"this is Python {platform.python_version()}; Edgewise needs 3.11 or newer"
     if 0 < memory < NEEDED_MEMORY:
         return (
             f"this machine has {memory / 2**30:.1f} GiB of memory, and training needs "
