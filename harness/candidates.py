@@ -24,6 +24,15 @@ def sizes() -> list[str]:
     return sorted(path.stem for path in ZOO.glob("*.toml"))
 
 
+def summary(size: str) -> str:
+    return str(_read(size)["summary"])
+
+
+def stated_parameters(size: str) -> int:
+    """What the size's file says its candidates have, within 2 %."""
+    return int(_read(size)["parameters"])
+
+
 def parse(name: str, *, corpus: str = "pydocs", tokens: int | None = None, seed: int = 0) -> Recipe:
     """The recipe of a short name; `tokens` overrides the size's training budget.
 

@@ -13,14 +13,20 @@ from harness.records import Array, Checkpoint, Recipe
 Progress = Callable[[str, int, int], None]  # what is done, steps done, steps in all
 
 
-def make(recipe: Recipe, progress: Progress = lambda stage, done, total: None) -> Checkpoint:
+def make(
+    recipe: Recipe,
+    progress: Progress = lambda stage, done, total: None,
+    *,
+    fresh: bool = False,
+) -> Checkpoint:
     """The candidate's checkpoint. What is found is loaded; what had to be made is saved.
 
-    A recipe without a training budget gets random weights, which are never saved.
+    A recipe without a training budget gets random weights, which are never saved. fresh: make it
+    even if it is there (what it is made from is still found).
     """
     if recipe.tokens == 0:
         return random.checkpoint(recipe)
-    if path := checkpoints.find(recipe):
+    if not fresh and (path := checkpoints.find(recipe)):
         return checkpoints.load(path)
     checkpoint = _made(recipe, progress)
     checkpoints.save(checkpoint, checkpoints.path_of(recipe))

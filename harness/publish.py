@@ -1,11 +1,13 @@
-"""Rows -> a folder of published tables, with the command that made them."""
+"""Rows -> a folder of published tables, and the marked blocks of a page."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from harness import frame, store, table
+from harness.errors import BadInput
 from harness.records import Row
 
 
@@ -17,3 +19,19 @@ def publish(rows: Sequence[Row], folder: Path, command: str) -> list[Path]:
     store.write_bytes(paths[0], page.encode())
     store.write_bytes(paths[1], frame.as_csv(rows).encode())
     return paths
+
+
+def fill(page: Path, blocks: Mapping[str, str]) -> Path:
+    """Put each text between `<!-- NAME -->` and `<!-- /NAME -->` of a page.
+
+    Raises BadInput when the page lacks a block.
+    """
+    text = page.read_text("utf-8")
+    for name, content in blocks.items():
+        pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)
+        found = pattern.search(text)
+        if found is None:
+            raise BadInput(f"{page} has no block <!-- {name} --> ... <!-- /{name} -->")
+        text = f"{text[: found.end(1)]}{content.rstrip()}\n{text[found.start(2) :]}"
+    store.write_bytes(page, text.encode())
+    return page

@@ -1,0 +1,57 @@
+"""The command line: one function per verb, named as what it drives. Only this package prints."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.errors import HarnessError
+from targets.profile import ProfileError
+
+app = typer.Typer(
+    name="edgewise",
+    help="Which device, which architecture, which compression? Measured here, projected elsewhere.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    rich_markup_mode=None,
+)
+DEVICES = "EDGEWISE_DEVICES"  # a user's own folder of device profiles
+
+
+@app.callback()
+def options(
+    plugins: Annotated[
+        Path | None, typer.Option(help="Your own kernels, mixers, formats...: laid out like ours.")
+    ] = None,
+    devices: Annotated[Path | None, typer.Option(help="Your own device profiles (TOML).")] = None,
+) -> None:
+    """Options of every verb; both may be set in the environment too."""
+    if plugins is not None:
+        os.environ["EDGEWISE_PLUGINS"] = str(plugins.resolve())
+    if devices is not None:
+        os.environ[DEVICES] = str(devices.resolve())
+
+
+def main() -> None:
+    """Run a verb; a user's mistake is one line on stderr and exit code 2, a bug is a traceback."""
+    # waiting threads of PyTorch must not spin while another one works
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    from harness.cli import answers, machine, models, rows  # noqa: F401
+
+    try:
+        app()
+    except (HarnessError, ProfileError) as error:
+        print(f"edgewise: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("edgewise: stopped; the same command goes on from here", file=sys.stderr)
+        raise SystemExit(130) from None
+    except BrokenPipeError:  # the reader, such as `head`, has seen enough
+        sys.stderr.close()
+        raise SystemExit(0) from None

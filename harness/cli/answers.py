@@ -1,0 +1,144 @@
+"""Verbs that answer from rows and profiles: recommend, project, calibrate, target."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from harness.cli import app
+from harness.cli.screen import (
+    HERE,
+    AsJson,
+    Results,
+    bars,
+    devices_folder,
+    note,
+    stored,
+    width,
+    with_forecasts,
+)
+from harness.cli.screen import (
+    device as load_device,
+)
+
+
+@app.command(
+    epilog="Example: edgewise recommend --device rpi5 --min-tokens-per-second 20 "
+    "--max-memory 64MiB --max-joules-per-token 0.2"
+)
+def recommend(
+    device: Annotated[str | None, typer.Option(help="One device; all of them by default.")] = None,
+    min_tokens_per_second: Annotated[float | None, typer.Option()] = None,
+    max_memory: Annotated[str | None, typer.Option(help="e.g. 64MiB")] = None,
+    max_joules_per_token: Annotated[float | None, typer.Option()] = None,
+    max_seconds_to_first_token: Annotated[float | None, typer.Option()] = None,
+    max_bits_per_byte: Annotated[float | None, typer.Option()] = None,
+    depth: Annotated[int, typer.Option(min=0, help="Context depth of the decode.")] = 0,
+    together: Annotated[bool, typer.Option(help="Rank projections among measurements.")] = False,
+    results: Results = HERE,
+    as_json: AsJson = False,
+) -> None:
+    """Which candidate, on which device, within these limits; and why the others fell out."""
+    from harness import answer, decide
+    from harness.sweep import DEFAULT, load
+
+    limits = decide.Limits(
+        min_tokens_per_second=min_tokens_per_second,
+        max_memory_bytes=None if max_memory is None else decide.parse_bytes(max_memory),
+        max_joules_per_token=max_joules_per_token,
+        max_seconds_to_first_token=max_seconds_to_first_token,
+        max_bits_per_byte=max_bits_per_byte,
+    )
+    if device is not None and device != "host":
+        load_device(device)  # an unknown name fails before anything is projected
+    wanted = load(DEFAULT).project.devices if device in (None, "host") else (device,)
+    rows = with_forecasts(stored(results), wanted)
+    found = decide.recommend(rows, device, limits, depth=depth, together=together)
+    if as_json:
+        print(answer.as_json(found))
+    else:
+        print(answer.text(found, width()))
+
+
+@app.command(epilog="Example: edgewise project --device rpi5 --candidate mcsd:110m@int4")
+def project(
+    device: Annotated[list[str], typer.Option(help="May be repeated.")],
+    candidate: Annotated[list[str], typer.Option(help="May be repeated.")],
+    workload: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="The fastest count by default.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Time, energy and memory on a device that is not here, with an interval and what binds it."""
+    from harness import forecast, frame, table
+
+    rows = [
+        forecast.point(name, run, load_device(place), threads)
+        for place in device
+        for name in candidate
+        for run in workload or ["tg64", "tg64 @ d4096", "pp128"]
+    ]
+    print(frame.as_json(rows) if as_json else table.terminal(rows, width()))
+
+
+@app.command(epilog="Example: edgewise calibrate --results results")
+def calibrate(
+    results: Annotated[
+        Path | None, typer.Option(help="Also fit our engine's constants on these measured rows.")
+    ] = None,
+    write: Annotated[bool, typer.Option(help="Keep the fit as the one projections use.")] = False,
+) -> None:
+    """Fit the projection on published measurements, and print how wrong it is on SoCs left out."""
+    from harness import calibrate as fitting
+    from harness import forecast, observations, roofline, scores
+    from targets import profile
+
+    folder = devices_folder()
+    devices = {d.name: d for d in profile.load_all()}
+    devices |= {d.name: d for d in profile.load_all(folder)} if folder else {}
+    known = observations.published(devices)
+    if results is not None:
+        rows = [row for row in stored(results) if row.environment]
+        own = observations.own(rows, devices, forecast.workload_of)
+        if rows and not own:
+            note(
+                "no row is of a known device: write this machine's profile with "
+                "`edgewise doctor --write FOLDER/HOST.toml` and give --devices FOLDER"
+            )
+        known += own
+    note(f"fitting on {len(known)} measurements, then again without each SoC ...")
+    with bars() as progress:
+        task = progress.add_task("", total=len({o.group for o in known}))
+
+        def watch(group: str) -> None:
+            progress.update(task, advance=1, description=f"without {group}")
+
+        left = fitting.leave_out(known, progress=watch)
+    print(scores.report(left))
+    if write:
+        roofline.save(fitting.calibrate(known, left), roofline.FIT)
+        note(f"wrote {roofline.FIT}")
+
+
+@app.command(epilog="Example: edgewise target rpi5")
+def target(
+    device: Annotated[str, typer.Argument(help="See `edgewise list devices`.")],
+    results: Results = HERE,
+) -> None:
+    """The default sweep for one device: measured if this is it, else from rows brought from it,
+    else projected."""
+    from harness import host, table
+    from harness.cli.rows import sweep as measure_here
+
+    load_device(device)
+    here = host.describe(devices=devices_folder()).device == device
+    if here:
+        note(f"this machine is {device}: measuring")
+        measure_here(results=results)
+    rows = [row for row in with_forecasts(stored(results), (device,)) if row.device == device]
+    brought = any(row.environment for row in rows)
+    note("measured" if here else "rows brought from it" if brought else "projected: not measured")
+    print(table.terminal(rows, width()))

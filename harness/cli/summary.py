@@ -1,0 +1,102 @@
+"""Rows of a sweep -> what is shown and written at its end: tables, figures, answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from harness import answer, decide, evidence, frame, plot, store, table
+from harness import publish as publishing
+from harness.cli.screen import note, width, with_forecasts
+from harness.errors import HarnessError
+
+if TYPE_CHECKING:
+    from harness.records import Row
+    from harness.sweep import Sweep
+
+SHOWN = ("host", "rpi5", "oneplus13_sd8elite", "mac_mini_m4")  # panels of the quality figure
+QUESTION = decide.Limits(
+    min_tokens_per_second=1000.0, max_memory_bytes=2 * 2**20, max_joules_per_token=0.003
+)
+ASKED = (
+    "edgewise recommend --device rpi5 --min-tokens-per-second 1000 --max-memory 2MiB "
+    "--max-joules-per-token 0.003"
+)
+
+
+def summarise(rows: Sequence[Row], sweep: Sweep, folder: Path, command: str) -> None:
+    """Print the table and an answer, write tables and figures."""
+    everything = with_forecasts(list(rows), sweep.project.devices)
+    print(table.terminal(rows, width()))
+    print(f"\n$ {ASKED}")
+    print(answer.text(decide.recommend(everything, "rpi5", QUESTION), width(), most=6))
+    quick = any(row.quick for row in rows)
+    if not quick:
+        for path in publishing.publish(everything, folder, command):
+            note(f"wrote {path}")
+    for path in figures(everything, folder / "figures"):
+        note(f"wrote {path}")
+    note(f"rows: {folder / 'rows'}; raw timings: {folder / 'pyperf'}")
+
+
+def figures(rows: Sequence[Row], folder: Path) -> list[Path]:
+    """Every figure these rows allow; a figure that lacks its rows is named and left out."""
+    hosts = sorted({row.device for row in rows if row.environment})
+    names = list(dict.fromkeys([*hosts, *SHOWN]))
+    present = {row.device for row in rows}
+    devices = [name for name in names if name in present][:4]
+    scored = [row for row in rows if row.quality]
+    deep = frame.select(rows, (), ("*:110m@int4",), ())
+    makers = (
+        lambda: plot.pareto_figure(scored, folder / "quality_latency.png", "tg64", devices),
+        lambda: plot.depth_figure(deep, folder / "depth.png", hosts[0] if hosts else "host"),
+        lambda: plot.energy_figure(
+            [row for row in scored if row.device in devices], folder / "energy.png"
+        ),
+        lambda: plot.roofline_figure(
+            list(_points(rows)), _limits(rows), folder / "roofline.png", 1, hosts[0]
+        ),
+    )
+    made = []
+    for make in makers:
+        try:
+            made.append(make())
+        except (HarnessError, IndexError) as error:
+            note(f"edgewise: a figure was left out: {error}")
+    return made
+
+
+def publish(rows: Sequence[Row], sweep: Sweep, folder: Path, readme: Path | None) -> list[Path]:
+    """Tables and figures of rows that were measured in full. Raises BadRow on quick ones."""
+    store.refuse_quick(rows)
+    everything = with_forecasts(list(rows), sweep.project.devices)
+    paths = publishing.publish(everything, folder, "edgewise sweep && edgewise publish")
+    paths += figures(everything, folder / "figures")
+    if readme is not None:
+        paths.append(publishing.fill(readme, everything))
+    return paths
+
+
+def _points(rows: Iterable[Row]) -> Iterable[plot.Point]:
+    for row in rows:
+        reading = evidence.read(row.seconds)
+        if row.environment is None or reading is None or row.threads != 1:
+            continue
+        steps = row.tokens if row.phase == "decode" else 1
+        form = set(row.candidate.partition("@")[2].split("+"))
+        yield plot.Point(
+            name=f"{row.candidate} {row.workload}",
+            operations=row.operations,
+            bytes=row.weight_bytes + row.state_bytes,
+            seconds=reading.value / steps,
+            arithmetic="int8" if {"int8", "int4"} & form else "float32",
+        )
+
+
+def _limits(rows: Iterable[Row]) -> dict[str, float]:
+    found: dict[str, float] = {}
+    for row in rows:
+        if row.environment:
+            found.update(row.environment.limits)
+    return found
