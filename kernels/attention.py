@@ -129,12 +129,16 @@ def reference(
 
 
 def cost(sizes: Sizes) -> Cost:
-    """At half the room: per query and past token two dot products and 5 for the softmax."""
+    """At half the room: per query and past token two dot products and 5 for the softmax.
+
+    Moved: q and y, the new k and v read and appended, the past keys and values.
+    """
     n, h, g, w, c = (sizes[name] for name in "nhgwc")
-    length = (c - n) // 2 + n
+    past = (c - n) // 2
+    length = past + n
     return Cost(
         operations=n * h * length * (4 * w + 5),
-        moved_bytes=4 * (2 * n * h * w + 2 * g * length * w),
+        moved_bytes=8 + 4 * (2 * n * h * w + 4 * n * g * w + 2 * past * g * w),
     )
 
 

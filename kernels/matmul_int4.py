@@ -98,7 +98,7 @@ def _four(
     f0 = f1 = f2 = f3 = simd.splat_f32(np.float32(0.0))
     x0, x1, x2, x3 = at, at + stride, at + 2 * stride, at + 3 * stride
     p = start + block * groups * single.RECORD
-    for g in range(groups):
+    for _ in range(groups):
         a0 = simd.splat_i32(simd.peek_i32(activations, x0 + 36))
         a1 = simd.splat_i32(simd.peek_i32(activations, x1 + 36))
         a2 = simd.splat_i32(simd.peek_i32(activations, x2 + 36))

@@ -152,7 +152,7 @@ def rounded(x: Array) -> Array:
 
     values = torch.from_numpy(x)
     top = values.abs().amax(-1, keepdim=True)
-    inverse = torch.where(top > TINY, 127.0 / top, 0.0)
+    inverse = torch.where(top > float(TINY), 127.0 / top, 0.0)
     return (torch.round(values * inverse).double() * (top / 127.0).double()).numpy()
 
 
@@ -184,5 +184,5 @@ SPEC = Kernel(
     cost=cost,
     rtol=1e-5,
     nan="propagates",
-    source="symmetric rounding, one scale a row; activations as in Dettmers et al. 2022, LLM.int8()",
+    source="symmetric rounding, one scale a row; activations as Dettmers et al. 2022, LLM.int8()",
 )

@@ -155,7 +155,10 @@ def reference(
 
 
 def cost(sizes: Sizes) -> Cost:
-    """Per value: 2 squares, 2 gates of 6, 4 products, 7 for the state; moved u v f e y, state twice."""
+    """Per value: 2 for squares, 2 gates of 6, 6 products and sums, 7 for the state.
+
+    Moved: u v f e y, the constants, the state twice.
+    """
     n, c, w = sizes["n"], sizes["c"], sizes["w"]
     return Cost(
         operations=27 * n * c * w,

@@ -61,9 +61,9 @@ def reference(sizes: Sizes, x: Array, weights: Array) -> tuple[Array, ...]:
     import torch
 
     k, r, g = sizes["k"], sizes["r"], sizes["g"]
-    parts = torch.from_numpy(weights).double().split([r * k, g * r, g])
-    hidden = torch.from_numpy(x).double() @ parts[0].view(r, k).T
-    return ((hidden @ parts[1].view(g, r).T + parts[2]).numpy(),)
+    values = torch.from_numpy(weights).double()
+    A, B, bias = values[: r * k].view(r, k), values[r * k : -g].view(g, r), values[-g:]
+    return ((torch.from_numpy(x).double() @ A.T @ B.T + bias).numpy(),)
 
 
 def cost(sizes: Sizes) -> Cost:

@@ -91,6 +91,7 @@ def call(kernel: Kernel, sizes: Sizes, *arrays: Array) -> tuple[Array, ...]:
 
     Raises KernelError. This is the safe edge; the engines check once when they plan.
     """
+    check_sizes(kernel, sizes)
     given = kernel.of("input", "state")
     if len(arrays) != len(given):
         names = ", ".join(a.name for a in given)
@@ -105,13 +106,11 @@ def call(kernel: Kernel, sizes: Sizes, *arrays: Array) -> tuple[Array, ...]:
 
 def check(kernel: Kernel, sizes: Sizes, arrays: Sequence[Array]) -> None:
     """Raise KernelError unless every array fits its argument and none that is written aliases."""
-    if missing := set(kernel.example) - set(sizes):
-        raise KernelError(f"{kernel.name} needs sizes {', '.join(sorted(missing))}")
-    if wrong := {k: v for k, v in sizes.items() if not isinstance(v, int) or v < 1}:
-        raise KernelError(f"{kernel.name} sizes must be positive whole numbers, got {wrong}")
-    if dict(kernel.settle(sizes)) != dict(sizes):
+    check_sizes(kernel, sizes)
+    if len(arrays) != len(kernel.arguments):
+        names = ", ".join(a.name for a in kernel.arguments)
         raise KernelError(
-            f"{kernel.name} cannot run at {dict(sizes)}; nearest: {dict(kernel.settle(sizes))}"
+            f"{kernel.name} runs on {len(kernel.arguments)} arrays ({names}), got {len(arrays)}"
         )
     for argument, array in zip(kernel.arguments, arrays, strict=True):
         where, wanted = f"{kernel.name}: {argument.name}", shape(argument, sizes)
@@ -133,6 +132,18 @@ def check(kernel: Kernel, sizes: Sizes, arrays: Sequence[Array]) -> None:
                     f"{kernel.name}: {argument.name} and {other.name} share memory, "
                     f"but one of them is written"
                 )
+
+
+def check_sizes(kernel: Kernel, sizes: Sizes) -> None:
+    """Raise KernelError unless the kernel can run at these sizes."""
+    if missing := set(kernel.example) - set(sizes):
+        raise KernelError(f"{kernel.name} needs sizes {', '.join(sorted(missing))}")
+    if wrong := {k: v for k, v in sizes.items() if not isinstance(v, int) or v < 1}:
+        raise KernelError(f"{kernel.name} sizes must be positive whole numbers, got {wrong}")
+    if dict(kernel.settle(sizes)) != dict(sizes):
+        raise KernelError(
+            f"{kernel.name} cannot run at {dict(sizes)}; nearest: {dict(kernel.settle(sizes))}"
+        )
 
 
 def _extent(dimension: Dimension, sizes: Sizes) -> int:
