@@ -23,6 +23,7 @@ KERNELS = plugins.kernel_specs()
 EVERY = [pytest.param(k, id=name) for name, k in KERNELS.items()]
 PRODUCTS = [k for k in KERNELS.values() if "mat" in k.name or k.name == "selector"]
 ROUNDED = [name for name in KERNELS if "int" in name]
+RATES = ("slope", "decay")  # between 0 and 1: an infinite one has no meaning to be true to
 PAD = 256  # bytes of no man's land on both sides of every array
 
 
@@ -169,18 +170,18 @@ def test_an_infinity_never_becomes_a_plausible_number(kernel, infinity):
     sizes = settled(kernel, 33, n=3)
     for seed in range(4):
         for clean, _, i, element in spoiled(kernel, sizes, seed):
+            if kernel.of("input", "state")[i].name in RATES:
+                continue
             bad = [a.copy() for a in clean]
             bad[i].reshape(-1)[element] = infinity
             with np.errstate(invalid="ignore"):
                 right = _in_order(kernel, kernel.reference(sizes, *(a.copy() for a in bad)))
             after = ran(kernel, sizes, bad)
-            # what has no value in the reference need not have one here, if another result shows it
-            seen = not all(np.isfinite(a).all() for a in after)
             trio = zip(ran(kernel, sizes, clean), after, right, strict=True)
             for plain, found, wanted in trio:
                 finite = np.isfinite(found)
                 close = np.isclose(found, wanted, rtol=1e-3, atol=1e-3)
-                fine = ~finite | close | (found == plain) | (seen & np.isnan(wanted))
+                fine = ~finite | close | (found == plain)
                 assert fine.all(), (i, element)
 
 
