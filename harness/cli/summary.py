@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import answer, decide, evidence, frame, plot, store, table
+from harness import answer, decide, evidence, frame, overview, plot, store, table
 from harness import publish as publishing
 from harness.cli.screen import note, width, with_forecasts
 from harness.errors import HarnessError
@@ -74,8 +74,21 @@ def publish(rows: Sequence[Row], sweep: Sweep, folder: Path, readme: Path | None
     paths = publishing.publish(everything, folder, "edgewise sweep && edgewise publish")
     paths += figures(everything, folder / "figures")
     if readme is not None:
-        paths.append(publishing.fill(readme, everything))
+        paths.append(publishing.fill(readme, _blocks(everything, folder)))
     return paths
+
+
+def _blocks(rows: Sequence[Row], folder: Path) -> dict[str, str]:
+    """The generated parts of the front page."""
+    host = next(row.device for row in rows if row.environment)
+    shown = [host, *SHOWN[1:]]
+    question = answer.text(decide.recommend(rows, "rpi5", QUESTION), 96, most=5)
+    return {
+        "table": overview.markdown(rows, shown),
+        "figure": f"![Quality against time per token, with the Pareto front of each device]"
+        f"({folder.as_posix()}/figures/quality_latency.png)",
+        "answer": f"```console\n$ {ASKED}\n{question.rstrip()}\n```",
+    }
 
 
 def _points(rows: Iterable[Row]) -> Iterable[plot.Point]:

@@ -1,0 +1,121 @@
+"""Rows -> one line a candidate: quality, memory, speed here and projected elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+
+from harness import evidence, plugins
+from harness.evidence import Reading
+from harness.records import Quality, Row
+from harness.table import CPU_ONLY, quantity, size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Line:
+    """A candidate at depth 0: tokens/s and joules per token by device, the fastest threads."""
+
+    candidate: str
+    parameters: int
+    quality: Quality | None
+    resident: Reading | None
+    limit: str  # fraction of the host's limit
+    rate: dict[str, Reading]
+    joules: dict[str, Reading]
+
+
+def lines(rows: Iterable[Row], devices: Sequence[str], workload: str = "tg64") -> list[Line]:
+    """Best quality first; candidates without one (random weights) last, smallest first."""
+    rate, joules = plugins.metrics()["tokens_per_second"], plugins.metrics()["joules_per_token"]
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        if row.workload == workload and row.device in devices and evidence.read(row.seconds):
+            found.setdefault(row.candidate, []).append(row)
+    made = []
+    for name, known in found.items():
+        best = {
+            device: max(mine, key=lambda row: rate.value(row) or 0.0)
+            for device in devices
+            if (mine := [row for row in known if row.device == device])
+        }
+        some = next(iter(best.values()))
+        made.append(
+            Line(
+                candidate=name,
+                parameters=some.parameters,
+                quality=some.quality,
+                resident=evidence.read(some.resident),
+                limit=_limit(best.get(devices[0])),
+                rate={
+                    d: _per_second(row, reading)
+                    for d, row in best.items()
+                    if (reading := evidence.read(row.seconds))
+                },
+                joules={
+                    d: reading
+                    for d, row in best.items()
+                    if joules.value(row) is not None
+                    and (reading := evidence.per(evidence.read(row.joules), row.tokens))
+                },
+            )
+        )
+    return sorted(made, key=_merit)
+
+
+def markdown(rows: Iterable[Row], devices: Sequence[str], workload: str = "tg64") -> str:
+    """A table for a page: tokens/s and J/token on each device; `~` marks what is projected."""
+    heads = ["candidate", "parameters", "bits/byte", "memory"]
+    for device in devices:
+        heads += [f"{device} tokens/s", f"{device} J/token"]
+    heads.insert(5, "of limit")
+    table = ["| " + " | ".join(heads) + " |", "|---" + "|--:" * (len(heads) - 1) + "|"]
+    for line in lines(rows, devices, workload):
+        cells = [f"`{line.candidate}`", size(line.parameters), _score(line.quality)]
+        cells.append(_show(line.resident, "B"))
+        for device in devices:
+            cells.append(_show(line.rate.get(device), ""))
+            if device == devices[0]:
+                cells.append(line.limit)
+            cells.append(_show(line.joules.get(device), "J"))
+        table.append("| " + " | ".join(cells) + " |")
+    return "\n".join(table) + f"\n\n{NOTE} {CPU_ONLY}\n"
+
+
+NOTE = (
+    "Decoding 64 tokens. `~` marks projections and modelled energy; everything else was measured. "
+    "bits/byte: held-out text through the packed weights in the engine that was timed, ± standard "
+    "error; `-`: random weights, speed only. of limit: of the bandwidth of the memory or cache the "
+    "weights stream from."
+)
+
+
+def _per_second(row: Row, seconds: Reading) -> Reading:
+    return replace(
+        seconds,
+        value=row.tokens / seconds.value,
+        low=row.tokens / seconds.high,
+        high=row.tokens / seconds.low,
+    )
+
+
+def _limit(row: Row | None) -> str:
+    if row is None:
+        return "-"
+    metric = plugins.metrics()["fraction_of_limit"]
+    value = metric.value(row)
+    return "-" if value is None else f"{value:.0%}"
+
+
+def _show(reading: Reading | None, unit: str) -> str:
+    if reading is None:
+        return "-"
+    return ("~" if reading.mark == "P" else "") + quantity(reading, unit).lstrip("~")
+
+
+def _score(quality: Quality | None) -> str:
+    return f"{quality.value:.3f} ± {quality.standard_error:.3f}" if quality else "-"
+
+
+def _merit(line: Line) -> tuple[float, int, str]:
+    score = line.quality.value if line.quality else float("inf")
+    return score, line.parameters, line.candidate
