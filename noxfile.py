@@ -61,7 +61,14 @@ def tests(session: nox.Session) -> None:
 def gates(session: nox.Session) -> None:
     """Speed of the kernels in the working tree against the last commit, side by side."""
     prepare(session)
-    run(session, "pytest", "tests/gates", "--benchmark-enable", *session.posargs)
+    run(
+        session,
+        "pytest",
+        "tests/gates",
+        "--benchmark-enable",
+        "--benchmark-autosave",
+        *session.posargs,
+    )
 
 
 @nox.session(venv_backend="none")
@@ -82,7 +89,7 @@ def sweep(session: nox.Session) -> None:
 def publish(session: nox.Session) -> None:
     """Tables and figures of the finished rows, into results/ and the README."""
     prepare(session)
-    run(session, "harness", "publish", *session.posargs)
+    run(session, "harness", "publish", "--readme", "README.md", *session.posargs)
 
 
 def target(name: str) -> Callable[[nox.Session], None]:

@@ -13,19 +13,16 @@ from pathlib import Path
 from types import ModuleType
 from typing import TypeVar
 
-import kernels
+from harness import foreign
 from harness.errors import BadPlugin, UnknownName
 from harness.records import Corpus, Ffn, Format, Metric, Mixer, Transform
-from kernels.spec import Kernel
+
+foreign.refuse()  # before the first import that only our package can satisfy
+
+from kernels.spec import Kernel  # noqa: E402
 
 T = TypeVar("T")
 PLUGINS = "EDGEWISE_PLUGINS"  # a user's own folder, laid out like this package
-
-if getattr(kernels, "OWNER", "") != "edgewise":
-    raise BadPlugin(
-        f"the package 'kernels' found at {kernels.__file__} is not Edgewise's; "
-        f"uninstall the other one, or install Edgewise into an environment of its own"
-    )
 
 
 def pick(table: Mapping[str, T], name: str, what: str) -> T:

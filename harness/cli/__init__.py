@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from harness import foreign
 from harness.errors import HarnessError
 from targets.profile import ProfileError
 
@@ -22,6 +23,10 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 DEVICES = "EDGEWISE_DEVICES"  # a user's own folder of device profiles
+NO_TORCH = (
+    "this needs PyTorch, to train or as the reference: pip install 'edgewise[torch]', or "
+    "'.[torch]' in a checkout; README.md names the CPU build"
+)
 
 
 @app.callback()
@@ -45,9 +50,15 @@ def main() -> None:
     from harness.cli import answers, machine, models, rows  # noqa: F401
 
     try:
+        foreign.refuse()
         app()
     except (HarnessError, ProfileError) as error:
         print(f"edgewise: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except ModuleNotFoundError as error:
+        if error.name != "torch":
+            raise
+        print(f"edgewise: {NO_TORCH}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("edgewise: stopped; the same command goes on from here", file=sys.stderr)
