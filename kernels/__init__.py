@@ -4,4 +4,4 @@
 """
 
 OWNER = "edgewise"
-HELPERS = ("maths", "simd", "spec", "team")  # modules that are not kernels
+HELPERS = ("laps", "maths", "simd", "spec", "team")  # modules that are not kernels

@@ -16,7 +16,8 @@ from kernels.spec import Array
 
 # Words of the shared block, one a cache line of 64 bytes, so that waiting does not slow working.
 ARRIVED, GENERATION, SEQUENCE, STOP, PARKED = 0, 8, 16, 24, 32
-WORDS = 40
+CLOCK = 40  # the last reading, then nanoseconds by stage, see kernels.laps
+WORDS = 48
 SPINS = 2000  # about 20 us; past that the barrier gives its time slice to whoever is late
 
 

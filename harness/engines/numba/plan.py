@@ -24,10 +24,11 @@ import numpy as np
 
 import kernels
 from harness import plugins
+from harness.candidates import tensors
 from harness.checkpoint import folder
-from harness.errors import HarnessError
+from harness.errors import BadCheckpoint, HarnessError
 from harness.records import Checkpoint
-from kernels import simd
+from kernels import laps, simd
 
 SOURCES = Path(__file__).parents[2]
 
@@ -53,7 +54,7 @@ def load(checkpoint: Checkpoint) -> ModuleType:
 def write(checkpoint: Checkpoint) -> str:
     """The source of the module."""
     shape = checkpoint.shape
-    body = _format_of(checkpoint, "layers.0.ffn.up")
+    body = _format_of_layers(checkpoint)
     outer = _format_of(checkpoint, "embedding" if shape.tied else "head")
     table = _format_of(checkpoint, "embedding")
     runs, layer = [], 0
@@ -91,9 +92,20 @@ def write(checkpoint: Checkpoint) -> str:
         f"    begin_{alias}(thread, n, depth, dims, small, state, scratch)"
         for alias in aliases.values()
     ]
+    lines.append("    laps.lap(thread, block, laps.MIX)")
     for name, first, last in runs:
         lines += LAYERS.format(first=first, last=last, mixer=aliases[name]).splitlines()
     return "\n".join([*lines, *TAIL.splitlines()]) + "\n"
+
+
+def _format_of_layers(checkpoint: Checkpoint) -> str:
+    """The one format of all matrices inside layers; raises BadCheckpoint where they differ."""
+    names = [n for n, t in tensors(checkpoint.shape).items() if t.packed and "." in n]
+    kinds = {_format_of(checkpoint, name): name for name in names}
+    if len(kinds) != 1:
+        found = ", ".join(f"{name} is {kind}" for kind, name in kinds.items())
+        raise BadCheckpoint(f"{checkpoint.recipe.name}: layers need one format, but {found}")
+    return next(iter(kinds))
 
 
 def _format_of(checkpoint: Checkpoint, name: str) -> str:
@@ -114,7 +126,7 @@ def fingerprint() -> str:
         digest.update(path.name.encode() + path.read_bytes())
     cpu = numba.core.config.CPU_NAME or llvm.get_host_cpu_name()
     versions = (numba.__version__, llvmlite.__version__, np.__version__, sys.version)
-    digest.update(repr((versions, cpu, simd.features())).encode())
+    digest.update(repr((versions, cpu, simd.features(), laps.ON)).encode())
     return digest.hexdigest()[:16]
 
 
@@ -139,6 +151,7 @@ TOP = """
 from numba import njit
 
 from harness import arena
+from kernels import laps
 from kernels import {body} as body
 from kernels import {outer} as outer
 from kernels import {table} as table
@@ -163,6 +176,7 @@ def forward(
     thread, threads, block, tokens, n, depth, first_logit, dims, weights, small, state, scratch,
     prepared, logits, norms, mixers, ffns, ends,
 ):
+    laps.start(thread, block)
     width, vocabulary = dims[arena.WIDTH], dims[arena.VOCABULARY]
     begin, end = share(n, thread, threads)
     for t in range(begin, end):
@@ -171,25 +185,31 @@ def forward(
             dims[arena.RESIDUAL] + t * width,
         )
     barrier(block, threads)
+    laps.lap(thread, block, laps.EMBEDDING)
 """
 
 LAYERS = """\
     for layer in range({first}, {last}):
         norm(thread, n, 0, norms[layer, 0], dims, small, scratch)
+        laps.lap(thread, block, laps.NORM)
         {mixer}(
             body.prepare, body.multiply, body.activation_bytes, thread, threads, block, n, depth,
             dims, weights, small, mixers[layer], state, scratch, prepared,
         )
+        laps.lap(thread, block, laps.PROJECT)
         norm(thread, n, 0, norms[layer, 1], dims, small, scratch)
+        laps.lap(thread, block, laps.NORM)
         ffn(
             body.prepare, body.multiply, body.activation_bytes, thread, threads, block, n,
             dims, weights, small, ffns[layer], scratch, prepared,
         )
+        laps.lap(thread, block, laps.FFN)
 """
 
 TAIL = """\
     wanted = n - first_logit
     norm(thread, wanted, first_logit, ends[2], dims, small, scratch)
+    laps.lap(thread, block, laps.NORM)
     mine, stride = thread * dims[arena.PREPARED_PITCH], outer.activation_bytes(width)
     normed = dims[arena.NORMED] + thread * dims[arena.NORMED_PITCH]
     for t in range(wanted):
@@ -201,6 +221,7 @@ TAIL = """\
         flat, 0, vocabulary, False,
     )
     barrier(block, threads)
+    laps.lap(thread, block, laps.HEAD)
 
 
 @njit(cache=True, **OPTIONS)

@@ -8,6 +8,7 @@ from numba import njit
 
 from harness import arena
 from kernels import attention, rope
+from kernels.laps import MIX, PROJECT, lap
 from kernels.simd import LANES, OPTIONS
 from kernels.spec import Array
 from kernels.team import barrier, share
@@ -58,6 +59,7 @@ def forward(
             scratch, to, pitch, False,
         )  # fmt: skip
     barrier(block, threads)
+    lap(thread, block, PROJECT)
 
     table = dims[arena.TABLE] + thread * dims[arena.TABLE_PITCH]
     scores = dims[arena.OWN] + thread * dims[arena.OWN_PITCH]
@@ -82,6 +84,7 @@ def forward(
                     scratch, scores, scratch, mixed + t * queries + query * w,
                 )  # fmt: skip
     barrier(block, threads)
+    lap(thread, block, MIX)
 
     stride = activation_bytes(queries)
     for t in range(n):

@@ -8,6 +8,7 @@ from numba import njit
 
 from harness import arena
 from kernels import mcsd
+from kernels.laps import MIX, PROJECT, lap
 from kernels.simd import LANES, OPTIONS
 from kernels.spec import Array
 from kernels.team import barrier, share
@@ -56,8 +57,10 @@ def forward(
             scratch, wide + part * width, pitch, False,
         )  # fmt: skip
     barrier(block, threads)
+    lap(thread, block, PROJECT)
     mix(thread, threads, n, dims, small, offsets, offsets[STATE], state, scratch)
     barrier(block, threads)
+    lap(thread, block, MIX)
 
     mixed = dims[arena.MIXED]
     for t in range(n):
@@ -107,6 +110,7 @@ def forward_paper(
                 0, (w + LANES - 1) // LANES, scratch, wide + part * width + channel * w, pitch,
                 False,
             )  # fmt: skip
+    lap(thread, block, PROJECT)
     # a thread mixes the channels it projected, so nobody has to wait
     mix(thread, threads, n, dims, small, offsets, offsets[PAPER_STATE], state, scratch)
     residual, mixed = dims[arena.RESIDUAL], dims[arena.MIXED]
@@ -114,6 +118,7 @@ def forward_paper(
         for i in range(first * w, last * w):
             scratch[residual + t * width + i] += scratch[mixed + t * width + i]
     barrier(block, threads)
+    lap(thread, block, MIX)
 
 
 @njit(**OPTIONS)
