@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import time
-from typing import Any
 
 from llvmlite import ir
 from numba import njit, types
@@ -31,7 +30,7 @@ _CLOCK_ID = getattr(time, "CLOCK_UPTIME_RAW", getattr(time, "CLOCK_MONOTONIC", 1
 def nanoseconds(typing_context):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """A clock that only goes forward (POSIX clock_gettime), 20 to 30 ns a reading."""
 
-    def generate(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         integer, whole = ir.IntType(32), ir.IntType(64)
         pair = ir.LiteralStructType([whole, whole])  # struct timespec of a 64-bit system
         at = cgutils.alloca_once(builder, pair)
