@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from harness.errors import BadInput
 from harness.records import Array, Format
 from kernels import matvec_int4
 from kernels.matvec_int4 import GROUP
@@ -16,6 +17,7 @@ def pack(weights: Array) -> Mapping[str, Array]:
 
     q = round(w / s) + 8 in 0..15; s is the signed largest value of the group over -8, so that
     the one extra negative level serves the largest value (as the Q4_0 type of llama.cpp).
+    Raises BadInput where a scale would not be a finite float16.
     """
     rows, columns = weights.shape
     groups = -(-columns // GROUP)
@@ -23,7 +25,10 @@ def pack(weights: Array) -> Mapping[str, Array]:
     padded[:, :columns] = weights
     parts = padded.reshape(rows, groups, GROUP)
     place = np.abs(parts).argmax(-1)[..., None]
-    scale = (np.take_along_axis(parts, place, -1)[..., 0] / -8.0).astype(np.float16)
+    with np.errstate(over="ignore"):
+        scale = (np.take_along_axis(parts, place, -1)[..., 0] / -8.0).astype(np.float16)
+    if not np.isfinite(scale).all():
+        raise BadInput("int4 stores finite weights up to 5.2e5; found larger ones or a NaN")
     wide = scale.astype(np.float32)[..., None]
     q = np.rint(parts / np.where(wide == 0, 1.0, wide)) + 8
     levels = q.clip(0, 15).astype(np.uint8).reshape(rows, -1)
@@ -45,8 +50,10 @@ def unpack(arrays: Mapping[str, Array], shape: tuple[int, int]) -> Array:
 
 
 def cut(arrays: Mapping[str, Array], rows: slice, columns: slice) -> Mapping[str, Array]:
-    """Columns must begin and end at a group of 32."""
+    """Columns must begin at a group of 32."""
     first, last = columns.start or 0, columns.stop or 2 * arrays[""].shape[1]
+    if first % GROUP:
+        raise ValueError(f"a part begins at column {first}, which is no multiple of {GROUP}")
     return {
         "": arrays[""][rows, first // 2 : -(-last // 2)],
         "scale": arrays["scale"][rows, first // GROUP : -(-last // GROUP)],
@@ -54,7 +61,11 @@ def cut(arrays: Mapping[str, Array], rows: slice, columns: slice) -> Mapping[str
 
 
 def layout(arrays: Mapping[str, Array], shape: tuple[int, int]) -> Array:
-    return matvec_int4.layout(levels_of(arrays)[:, : shape[1]], arrays["scale"])
+    levels, scale = levels_of(arrays), arrays["scale"]
+    groups = -(-shape[1] // GROUP)
+    if levels.shape[0] != shape[0] or scale.shape != (shape[0], groups):
+        raise ValueError(f"levels {levels.shape} and scales {scale.shape} do not make {shape}")
+    return matvec_int4.layout(levels[:, : shape[1]], scale)
 
 
 SPEC = Format(

@@ -6,13 +6,16 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from harness.errors import BadInput
 from harness.records import Array, Format
 from kernels import matvec_int8
 
 
 def pack(weights: Array) -> Mapping[str, Array]:
-    """q = round(w / s) in -127..127 with s = max|row| / 127."""
+    """q = round(w / s) in -127..127 with s = max|row| / 127; raises BadInput."""
     scale = (np.abs(weights).max(1) / 127.0).astype(np.float32)
+    if not np.isfinite(scale).all():
+        raise BadInput("int8 cannot store weights that are not finite")
     safe = np.where(scale > 0, scale, 1.0)[:, None]
     return {"": np.rint(weights / safe).clip(-127, 127).astype(np.int8), "scale": scale}
 
@@ -27,7 +30,10 @@ def cut(arrays: Mapping[str, Array], rows: slice, columns: slice) -> Mapping[str
 
 
 def layout(arrays: Mapping[str, Array], shape: tuple[int, int]) -> Array:
-    return matvec_int8.layout(arrays[""], arrays["scale"])
+    levels, scale = arrays[""], arrays["scale"]
+    if levels.shape != shape or scale.shape != shape[:1]:
+        raise ValueError(f"levels {levels.shape} and scales {scale.shape} do not make {shape}")
+    return matvec_int8.layout(levels, scale)
 
 
 SPEC = Format(

@@ -6,8 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from harness.errors import BadInput
 from harness.records import Array, Format
 from kernels import sparse_matvec
+
+COLUMNS = 65535  # column numbers are stored in 16 bits
 
 
 def kept(rows: int, columns: int) -> int:
@@ -15,8 +18,15 @@ def kept(rows: int, columns: int) -> int:
 
 
 def pack(weights: Array) -> Mapping[str, Array]:
-    """The larger half by magnitude: values, their columns, and where each row starts."""
+    """The larger half by magnitude: values, their columns, and where each row starts.
+
+    Raises BadInput.
+    """
+    if not np.isfinite(weights).all():
+        raise BadInput("sparse50 cannot store weights that are not finite")
     rows, columns = weights.shape
+    if columns > COLUMNS:
+        raise BadInput(f"sparse50 stores at most {COLUMNS} columns, got {columns}")
     order = np.argsort(-np.abs(weights), axis=None, kind="stable")[: kept(rows, columns)]
     places = np.sort(order)
     starts = np.concatenate([[0], np.cumsum(np.bincount(places // columns, minlength=rows))])
@@ -49,7 +59,13 @@ def cut(arrays: Mapping[str, Array], rows: slice, columns: slice) -> Mapping[str
 
 
 def layout(arrays: Mapping[str, Array], shape: tuple[int, int]) -> Array:
-    return sparse_matvec.layout(arrays["starts"], arrays["columns"], arrays[""])
+    starts, columns, values = arrays["starts"], arrays["columns"], arrays[""]
+    ordered = starts.size == shape[0] + 1 and starts[0] == 0 and (np.diff(starts) >= 0).all()
+    if not ordered or starts[-1] != values.size or columns.size != values.size:
+        raise ValueError(f"rows, columns and values do not fit together in {shape}")
+    if columns.size and columns.max() >= shape[1]:
+        raise ValueError(f"column {columns.max()} is outside of {shape}")
+    return sparse_matvec.layout(starts, columns, values)
 
 
 SPEC = Format(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,7 +91,7 @@ def stored(checkpoint: Checkpoint, name: str, tensor: Tensor) -> Mapping[str, Ar
     if "" not in found:
         raise BadCheckpoint(f"{checkpoint.recipe.name}: tensor {name!r} is missing")
     kind = checkpoint.formats.get(name, "f32")
-    if kind == "f32" and found[""].shape != tensor.shape:
+    if (kind == "f32" or not tensor.packed) and found[""].shape != tensor.shape:
         raise BadCheckpoint(
             f"{checkpoint.recipe.name}: tensor {name!r} has shape {found[''].shape}, "
             f"expected {tensor.shape}"
@@ -102,55 +102,93 @@ def stored(checkpoint: Checkpoint, name: str, tensor: Tensor) -> Mapping[str, Ar
 def _place(
     checkpoint: Checkpoint,
 ) -> tuple[dict[str, int], dict[str, int], Array, Array]:
-    """Places and ends of all tensors, and the two arenas that hold them."""
-    places, ends = {}, {}
-    streams: list[Array] = []
+    """Places and ends of all tensors, and the two arenas that hold them.
+
+    Each stream is laid out straight into its place, so that loading takes the arena and one
+    tensor of memory beside the checkpoint.
+    """
+    places: dict[str, int] = {}
+    ends: dict[str, int] = {}
+    packed: dict[str, Mapping[str, Array]] = {}
     values = [np.array([checkpoint.shape.rope_base], np.float32)]
     packed_at, small_at = 0, 1
-    laid_out: dict[int, Array] = {}  # random weights repeat one array in every layer
-    for name, tensor in tensors(checkpoint.shape).items():
+    specs = tensors(checkpoint.shape)
+    first: dict[int, str] = {}  # random weights repeat one array in every layer
+    for name, tensor in specs.items():
         arrays = stored(checkpoint, name, tensor)
         if tensor.packed:
-            key = id(arrays[""])
-            if key not in laid_out:
-                laid_out[key] = _layout(checkpoint, name, tensor, arrays)
-            stream = laid_out[key]
-            places[name], ends[name] = packed_at, packed_at + stream.size
-            gap = _round(stream.size, ALIGN) - stream.size
-            streams += [stream, np.zeros(gap, np.uint8)]
-            packed_at += stream.size + gap
+            packed[name], twin = arrays, first.setdefault(id(arrays[""]), name)
+            known = ends[twin] - places[twin] if twin in places else None
+            size = known or _stream_bytes(checkpoint, name, tensor, arrays)
+            places[name], ends[name] = packed_at, packed_at + size
+            packed_at = _round(packed_at + size, ALIGN)
         else:
             array = arrays[""].astype(np.float32).reshape(-1)
             places[name], ends[name] = small_at, small_at + array.size
             values.append(array)
             small_at += array.size
-    weights = np.empty(packed_at, np.uint8)
-    np.concatenate(streams, out=weights)
+    weights = _aligned(packed_at)
+    for name, arrays in packed.items():
+        here, twin = weights[places[name] : ends[name]], first[id(arrays[""])]
+        if twin == name:
+            _fill(here, checkpoint, name, specs[name], arrays)
+        else:
+            here[:] = weights[places[twin] : ends[twin]]
     return places, ends, weights, np.concatenate(values)
 
 
-def _layout(
+def _aligned(size: int) -> Array:
+    """Zeros that begin on a cache line, so that no vector of a stream straddles two."""
+    room = np.zeros(size + ALIGN, np.uint8)
+    start = -room.ctypes.data % ALIGN
+    return room[start : start + size]
+
+
+def _stream_bytes(
     checkpoint: Checkpoint, name: str, tensor: Tensor, arrays: Mapping[str, Array]
-) -> Array:
+) -> int:
+    """Bytes of a tensor in the arena; parts are as far apart as the longest of them needs."""
+    if tensor.parts == 1:
+        kind = checkpoint.formats.get(name, "f32")
+        rows, columns = tensor.shape
+        return plugins.pick(plugins.formats(), kind, "format").layout_bytes(rows, columns)
+    return tensor.parts * max(s.size for s in _streams(checkpoint, name, tensor, arrays))
+
+
+def _fill(
+    target: Array, checkpoint: Checkpoint, name: str, tensor: Tensor, arrays: Mapping[str, Array]
+) -> None:
+    pitch = target.size // tensor.parts
+    for i, stream in enumerate(_streams(checkpoint, name, tensor, arrays)):
+        if tensor.parts == 1 and stream.size != pitch:
+            raise BadCheckpoint(
+                f"{checkpoint.recipe.name}: tensor {name!r} takes {stream.size} bytes, "
+                f"expected {pitch}"
+            )
+        target[i * pitch : i * pitch + stream.size] = stream
+
+
+def _streams(
+    checkpoint: Checkpoint, name: str, tensor: Tensor, arrays: Mapping[str, Array]
+) -> Iterator[Array]:
+    """The parts of a tensor, one after the other, in the order its kernel reads them."""
     kind = checkpoint.formats.get(name, "f32")
     form = plugins.pick(plugins.formats(), kind, "format")
     rows, columns = tensor.shape
+    step = tensor.shape[tensor.axis] // tensor.parts
     try:
         if tensor.parts == 1:
-            return form.layout(arrays, (rows, columns))
-        step = tensor.shape[tensor.axis] // tensor.parts
-        parts = []
+            yield form.layout(arrays, (rows, columns))
+            return
         for i in range(tensor.parts):
             span = slice(i * step, (i + 1) * step)
             cut = (span, slice(None)) if tensor.axis == 0 else (slice(None), span)
             size = (step, columns) if tensor.axis == 0 else (rows, step)
-            parts.append(form.layout(form.cut(arrays, *cut), size))
+            yield form.layout(form.cut(arrays, *cut), size)
     except (KeyError, ValueError, IndexError) as error:
         raise BadCheckpoint(
             f"{checkpoint.recipe.name}: tensor {name!r} is no valid {kind}: {error}"
         ) from error
-    longest = max(part.size for part in parts)
-    return np.concatenate([np.pad(part, (0, longest - part.size)) for part in parts])
 
 
 def _dims(checkpoint: Checkpoint, room: int, chunk: int, threads: int) -> tuple[Array, int, int]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -29,6 +28,7 @@ class Session:
     crew: crew.Crew
     tokens: Array
     room: int
+    vocabulary: int
     depth: int = 0
     compile_seconds: float = 0.0
     closed: bool = field(default=False)
@@ -36,7 +36,7 @@ class Session:
     def __enter__(self) -> Session:
         return self
 
-    def __exit__(self, *_: Any) -> None:
+    def __exit__(self, *_: object) -> None:
         close(self)
 
 
@@ -60,7 +60,9 @@ def open_session(
         a.norms, a.mixers, a.ffns, a.ends,
     )  # fmt: skip
     team = crew.Crew(threads, module.enter, arrays)
-    session = Session(checkpoint.recipe.name, laid_out, team, tokens, room)
+    session = Session(
+        checkpoint.recipe.name, laid_out, team, tokens, room, checkpoint.shape.vocabulary
+    )
     begin = time.perf_counter()
     alone = crew.Crew(1, module.enter, arrays)  # compiles before any other thread waits for it
     crew.run(alone, 1, 0, 0)
@@ -87,8 +89,7 @@ def feed(session: Session, tokens: Sequence[int] | Array, every: bool = False) -
     With `every`, (n, vocabulary). The array is the caller's. Raises BadInput for a token outside
     the vocabulary, a full context or a closed session.
     """
-    values = np.asarray(tokens, np.int64)
-    _check(session, values)
+    values = _check(session, np.asarray(tokens))
     out = []
     chunk = session.tokens.size
     for start in range(0, values.size, chunk):
@@ -103,7 +104,12 @@ def feed(session: Session, tokens: Sequence[int] | Array, every: bool = False) -
 
 
 def step(session: Session, token: int) -> Array:
-    """One decode step without checks or copies, for timing and generation: the engine's logits."""
+    """One decode step for timing and generation: the engine's own array of logits, not a copy.
+
+    Raises BadInput as `feed` does.
+    """
+    if session.closed or session.depth >= session.room or not 0 <= token < session.vocabulary:
+        _check(session, np.array([token]))
     session.tokens[0] = token
     crew.run(session.crew, 1, session.depth, 0)
     session.depth += 1
@@ -111,16 +117,20 @@ def step(session: Session, token: int) -> Array:
     return logits
 
 
-def _check(session: Session, tokens: Array) -> None:
-    vocabulary = session.arenas.logits.shape[1]
+def _check(session: Session, tokens: Array) -> Array:
+    """The tokens as whole numbers, or BadInput."""
     if session.closed:
-        raise BadInput("the session is closed")
+        raise BadInput(f"the session of {session.name} is closed; open another one")
     if tokens.ndim != 1 or tokens.size == 0:
         raise BadInput(f"tokens must be one non-empty row, got shape {tokens.shape}")
-    if tokens.min() < 0 or tokens.max() >= vocabulary:
-        raise BadInput(f"token {tokens.max()} is outside the vocabulary of {vocabulary}")
+    if not np.issubdtype(tokens.dtype, np.integer):
+        raise BadInput(f"tokens must be whole numbers, got {tokens.dtype}")
+    bad = tokens[(tokens < 0) | (tokens >= session.vocabulary)]
+    if bad.size:
+        raise BadInput(f"token {bad[0]} is outside the vocabulary of {session.vocabulary}")
     if session.depth + tokens.size > session.room:
         raise BadInput(
             f"{session.depth} + {tokens.size} tokens do not fit a context of {session.room}; "
             f"open the session with more room"
         )
+    return tokens.astype(np.int64)
