@@ -49,7 +49,21 @@ def attend(
         weight[p] = exp(weight[p] - top)
         mass += weight[p]
     inverse = np.float32(1.0) / mass
-    for i in range(0, whole, LANES):
+    wide = w // (4 * LANES) * (4 * LANES)
+    for i in range(0, wide, 4 * LANES):  # four sums at once: whole lines, and no waiting on one
+        a0 = a1 = a2 = a3 = simd.splat_f32(np.float32(0.0))
+        for p in range(length):
+            row, share = start + p * w + i, simd.splat_f32(weight[p])
+            a0 = simd.fma(simd.load_f32(values, row), share, a0)
+            a1 = simd.fma(simd.load_f32(values, row + LANES), share, a1)
+            a2 = simd.fma(simd.load_f32(values, row + 2 * LANES), share, a2)
+            a3 = simd.fma(simd.load_f32(values, row + 3 * LANES), share, a3)
+        scaled = simd.splat_f32(inverse)
+        simd.store_f32(out, to + i, simd.multiply(a0, scaled))
+        simd.store_f32(out, to + i + LANES, simd.multiply(a1, scaled))
+        simd.store_f32(out, to + i + 2 * LANES, simd.multiply(a2, scaled))
+        simd.store_f32(out, to + i + 3 * LANES, simd.multiply(a3, scaled))
+    for i in range(wide, whole, LANES):
         total = simd.splat_f32(np.float32(0.0))
         for p in range(length):
             total = simd.fma(
