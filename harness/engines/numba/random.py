@@ -34,15 +34,15 @@ def checkpoint(recipe: Recipe) -> Checkpoint:
 
 
 def _values(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
+    values: Array
     if "norm" in name or name == "gain":
-        return np.ones(shape, np.float32)
-    place = np.arange(shape[0]) + 1
-    if name == "slope":  # exp(-beta), MCSD eq. 2
-        return np.exp(-(2.0 ** (-8.0 / shape[0] * place))).astype(np.float32)
-    if name == "decay":  # MCSD eq. 8
-        return (1 - 2.0 ** (-4.0 - place)).astype(np.float32)
-    if name == "selector_bias":
-        return np.zeros(shape, np.float32)
-    scale = np.float32(shape[-1] ** -0.5)
-    values: Array = rng.standard_normal(shape, np.float32) * scale
-    return values
+        values = np.ones(shape)
+    elif name == "slope":  # exp(-beta), MCSD eq. 2
+        values = np.exp(-(2.0 ** (-8.0 / shape[0] * (np.arange(shape[0]) + 1))))
+    elif name == "decay":  # MCSD eq. 8
+        values = 1 - 2.0 ** (-5.0 - np.arange(shape[0]))
+    elif name == "selector_bias":
+        values = np.zeros(shape)
+    else:
+        values = rng.standard_normal(shape, np.float32) * np.float32(shape[-1] ** -0.5)
+    return values.astype(np.float32, copy=False)
