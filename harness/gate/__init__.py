@@ -21,6 +21,7 @@ from harness.errors import UnknownName
 from harness.gate import base as bases
 from harness.gate.duel import Generation, Setting, fight
 from harness.gate.verdict import Limits, Outcome, Pair, Verdict, judge, settled
+from harness.stats import median
 from harness.table import si
 
 STEPS = ("attention:nano@int8", "mcsd:nano@int8", "mcsd+selective:nano")
@@ -136,6 +137,17 @@ def failures(report: Report) -> tuple[str, ...]:
     return tuple(c.item for c in report.compared if c.outcome == "fail")
 
 
+def told(c: Compared) -> str:
+    """One item's outcome as a sentence."""
+    if c.verdict is None:
+        return f"{c.item} is {c.outcome}: {c.why}"
+    v = c.verdict
+    return (
+        f"{c.item}: {c.outcome}{f' ({c.why})' if c.why else ''}; {v.ratio:.2f} times the time of "
+        f"base ({v.low:.2f} to {v.high:.2f}), {si(v.difference, 's')} more a call, p = {v.p:.1g}"
+    )
+
+
 def table(report: Report) -> str:
     """One line an item, then what the outcomes mean."""
     widest = max((len(c.item) for c in report.compared), default=0)
@@ -159,8 +171,6 @@ def table(report: Report) -> str:
 
 
 def _line(c: Compared, widest: int) -> str:
-    from harness.stats import median  # noqa: PLC0415
-
     base = si(median(c.base), "s") if c.base else "-"
     ratio, interval, p = "-", "-", "-"
     if c.verdict:

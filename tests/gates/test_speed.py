@@ -35,7 +35,7 @@ def test_base(item: str, report: gate.Report, benchmark: Any) -> None:
     found = next(c for c in report.compared if c.item == item)
     if found.outcome == "new":
         benchmark.skipped = True  # else it warns that it was not used
-        pytest.skip(f"{item} is new: {found.why}")
+        pytest.skip(gate.told(found))
     show(benchmark, found, found.base)
 
 
@@ -46,8 +46,9 @@ def test_working_tree_is_no_slower_than_base(
     found = next(c for c in report.compared if c.item == item)
     show(benchmark, found, found.now)
     if found.outcome == "inconclusive":
-        pytest.skip(f"{item} is inconclusive: {found.why}")
-    assert found.outcome != "fail", f"{item}: {found.verdict}"
+        pytest.skip(gate.told(found))
+    if found.outcome == "fail":
+        pytest.fail(gate.told(found), pytrace=False)
 
 
 def show(benchmark: Any, found: gate.Compared, samples: Sequence[float]) -> None:
