@@ -60,10 +60,25 @@ def multiply(
         x = activations[at + t * stride : at + t * stride + 4 * k].view(np.float32)
         y = out[to + t * pitch : to + t * pitch + m]
         for row in range(first * LANES, min(last * LANES, m)):
-            total = np.float32(0.0)
-            for p in range(starts[row], starts[row + 1]):
-                total += value[p] * x[column[p]]
-            y[row] = y[row] + total if accumulate else total
+            y[row] = _row(value, column, x, starts[row], starts[row + 1]) + (
+                y[row] if accumulate else np.float32(0.0)
+            )
+
+
+@njit(**OPTIONS)
+def _row(value: Array, column: Array, x: Array, first: int, last: int) -> np.float32:
+    """Stored weights first..last against x; four sums, so that additions need not wait."""
+    v, c = value[first:last], column[first:last]  # counted from 0, no index can be negative
+    a0 = a1 = a2 = a3 = np.float32(0.0)
+    fours = v.size // 4
+    for p in range(fours):
+        a0 += v[4 * p] * x[c[4 * p]]
+        a1 += v[4 * p + 1] * x[c[4 * p + 1]]
+        a2 += v[4 * p + 2] * x[c[4 * p + 2]]
+        a3 += v[4 * p + 3] * x[c[4 * p + 3]]
+    for p in range(4 * fours, v.size):
+        a0 += v[p] * x[c[p]]
+    return a0 + a1 + a2 + a3
 
 
 @njit(**OPTIONS)
