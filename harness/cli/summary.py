@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import answer, decide, evidence, frame, overview, plot, store, table
+from harness import answer, decide, evidence, frame, overview, plot, roofline, store, table
 from harness import publish as publishing
 from harness.cli.screen import note, width, with_forecasts
 from harness.errors import HarnessError
@@ -88,7 +88,14 @@ def _blocks(rows: Sequence[Row], folder: Path) -> dict[str, str]:
         "figure": f"![Quality against time per token, with the Pareto front of each device]"
         f"({folder.as_posix()}/figures/quality_latency.png)",
         "answer": f"```console\n$ {ASKED}\n{question.rstrip()}\n```",
+        "projection": "\n".join(["```text", *_errors(), "```"]),
     }
+
+
+def _errors() -> list[str]:
+    """How wrong the fit that projections use was on SoCs left out of it, a line a group."""
+    lines = roofline.load().provenance.get("errors")
+    return [str(line) for line in lines] if isinstance(lines, list) else []
 
 
 def _points(rows: Iterable[Row]) -> Iterable[plot.Point]:
