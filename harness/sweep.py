@@ -170,6 +170,7 @@ def _do(
 ) -> list[Row]:
     """The rows of one point: those there are, and those made now."""
     recipe = candidates.parse(point.candidate, corpus=sweep.corpus)
+    kept: list[Row] = []
     try:
         checkpoint = make(recipe, lambda text, done, total: watch.stage(point, text, done, total))
         todo = missing(point, checkpoint, folder, environment, effort.quick)
@@ -202,11 +203,10 @@ def _do(
             device=device,
             keep=folder.parent / "pyperf",
         )
-    except HarnessError as error:
-        return [
-            _kept(folder, failed_row(recipe, name, point.threads, str(error), environment))
-            for name in point.workloads
-        ]
+    except (HarnessError, MemoryError) as error:
+        reason = str(error) or "ran out of memory"
+        missed = [name for name in point.workloads if name not in {row.workload for row in kept}]
+        rows = [failed_row(recipe, w, point.threads, reason, environment) for w in missed]
     return kept + [_kept(folder, row) for row in rows]
 
 
