@@ -8,6 +8,7 @@ import os
 import tempfile
 from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -91,7 +92,7 @@ def save(checkpoint: Checkpoint, path: Path) -> None:
 
 def load(path: Path) -> Checkpoint:
     """Read and check a file that may come from a stranger. Raises BadCheckpoint."""
-    from pydantic import TypeAdapter  # noqa: PLC0415
+    from pydantic import TypeAdapter, ValidationError  # noqa: PLC0415
     from safetensors import safe_open  # noqa: PLC0415
 
     try:
@@ -109,15 +110,21 @@ def load(path: Path) -> Checkpoint:
             shape=TypeAdapter(Shape).validate_python(header["shape"]),
             arrays=arrays,
             formats=TypeAdapter(dict[str, str]).validate_python(header["formats"]),
-            provenance=header["provenance"],
+            provenance=TypeAdapter(dict[str, Any]).validate_python(header["provenance"]),
         )
     except BadCheckpoint:
         raise
     except FileNotFoundError:
         raise BadCheckpoint(f"{path} does not exist; `edgewise train` makes it") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        place = ".".join(str(part) for part in first["loc"])
+        raise BadCheckpoint(
+            f"{path} is malformed: {error.title} {place}: {first['msg']}"
+        ) from error
     except Exception as error:
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise BadCheckpoint(f"{path} is truncated or malformed: {first}") from error
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise BadCheckpoint(f"{path} is truncated or malformed: {reason}") from error
     check_finite(checkpoint, str(path))
     return checkpoint
 

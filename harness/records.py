@@ -44,6 +44,10 @@ class Shape:
     rope_base: float = 10000.0
 
     def __post_init__(self) -> None:
+        for name in ("vocabulary", "width", "layers", "hidden", "heads", "kv_heads", "head_width",
+                     "channels", "context", "group", "selector_rank"):  # fmt: skip
+            if (value := getattr(self, name)) < 1:
+                raise ValueError(f"{name} must be at least 1, got {value}")
         if len(self.mixers) != self.layers:
             raise ValueError(f"{self.layers} layers need as many mixers, got {self.mixers}")
         if self.heads % self.kv_heads:

@@ -113,6 +113,8 @@ def forward_paper(
     lap(thread, block, PROJECT)
     # a thread mixes the channels it projected, so nobody has to wait
     mix(thread, threads, n, dims, small, offsets, offsets[PAPER_STATE], state, scratch)
+    # every thread reads the whole residual to norm it; only then may it change
+    barrier(block, threads)
     residual, mixed = dims[arena.RESIDUAL], dims[arena.MIXED]
     for t in range(n):
         for i in range(first * w, last * w):
