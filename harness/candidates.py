@@ -16,7 +16,8 @@ from harness.records import Recipe, Shape, Tensor
 ZOO = Path(__file__).parent / "zoo"
 SELECTIVE_ACTIVE = 0.5  # the budget a selective ffn aims at unless told otherwise
 NAME = re.compile(
-    r"(?P<mixer>[a-z0-9-]+)(\+(?P<ffn>[a-z0-9]+))?:(?P<size>[a-z0-9.-]+)(@(?P<steps>[a-z0-9+]+))?"
+    r"(?P<mixer>[a-z0-9-]+)(\+(?P<ffn>[a-z0-9]+))?:(?P<size>[a-z0-9.-]+)"
+    r"(@(?P<steps>[a-z0-9]+(\+[a-z0-9]+)*))?"
 )
 
 

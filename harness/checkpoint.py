@@ -118,10 +118,8 @@ def load(path: Path) -> Checkpoint:
         raise BadCheckpoint(f"{path} does not exist; `edgewise train` makes it") from None
     except ValidationError as error:
         first = error.errors()[0]
-        place = ".".join(str(part) for part in first["loc"])
-        raise BadCheckpoint(
-            f"{path} is malformed: {error.title} {place}: {first['msg']}"
-        ) from error
+        place = ".".join([error.title, *(str(part) for part in first["loc"])])
+        raise BadCheckpoint(f"{path} is malformed: {place}: {first['msg']}") from error
     except Exception as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise BadCheckpoint(f"{path} is truncated or malformed: {reason}") from error
