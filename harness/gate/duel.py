@@ -19,6 +19,9 @@ from harness.errors import WorkerFailed
 from harness.gate.verdict import Pair
 
 SCRIPT = Path(__file__).with_name("worker.py")
+SHORTEST_CALL = 20e-6  # a kernel grows to this, so that a call is worth more than its overhead
+SHORTEST_SAMPLE = 2e-3
+MOST_DOUBLINGS = 48
 PATIENCE = 600.0  # of one generation, compiling included [s]
 DROPPED = ("EDGEWISE_PLUGINS", "PYTHONPATH", "PYTHONHOME", "PYTHONSTARTUP")
 
@@ -81,10 +84,7 @@ def fight(
                 order = (new,) if item in absent else (old, new)
                 if (turn + place) % 2:
                     order = order[::-1]
-                times = {
-                    w.side: _told(w, _ask(w, "time", {"item": item, "loops": loops}))["seconds"]
-                    for w in order
-                }
+                times = {worker.side: _seconds(worker, item, loops) for worker in order}
                 pairs[item].append((times.get(old.side, times[new.side]), times[new.side]))
     return Generation({item: tuple(p) for item, p in pairs.items()}, found, absent)
 
@@ -101,17 +101,37 @@ def _prepare(
         if "error" in theirs:
             absent[item] = theirs["error"]
         if item not in settings:
-            settings[item] = Setting(
-                **_told(new, _ask(new, "grow", {"item": item, "example": mine["example"]}))
-            )
+            settings[item] = _grow(new, item, mine["sizes"])
     for item in items:
-        request = {"item": item, "sizes": dict(settings[item].sizes)}
-        _told(new, _ask(new, "set", request))
+        sizes = dict(settings[item].sizes)
+        _told(new, _ask(new, "set", {"item": item, "sizes": sizes}))
         if item not in absent:
-            answer = _ask(old, "set", request)
-            if "error" in answer:
-                absent[item] = answer["error"]
+            answer = _ask(old, "set", {"item": item, "sizes": sizes})
+            if answer.get("sizes") != sizes:
+                absent[item] = answer.get("error", f"it has no sizes {sizes}")
     return absent, settings
+
+
+def _grow(worker: _Worker, item: str, example: dict[str, int]) -> Setting:
+    """Double one size after another until a call is long enough; then count calls of a sample."""
+    sizes, doublings = example, 0
+    seconds = _quickest(worker, item)
+    while sizes and seconds < SHORTEST_CALL and doublings < MOST_DOUBLINGS:
+        grown = list(sizes)[doublings % len(sizes)]
+        wanted = {**sizes, grown: 2 * sizes[grown]}
+        sizes = _told(worker, _ask(worker, "set", {"item": item, "sizes": wanted}))["sizes"]
+        seconds = _quickest(worker, item)
+        doublings += 1
+    return Setting(sizes, max(1, round(SHORTEST_SAMPLE / max(seconds, 1e-7))))
+
+
+def _quickest(worker: _Worker, item: str) -> float:
+    return min(_seconds(worker, item, 8) for _ in range(5))
+
+
+def _seconds(worker: _Worker, item: str, loops: int) -> float:
+    answer = _told(worker, _ask(worker, "time", {"item": item, "loops": loops}))
+    return float(answer["seconds"])
 
 
 @contextmanager

@@ -26,28 +26,27 @@ import numpy as np
 if TYPE_CHECKING:
     from kernels.spec import Kernel
 
-SHORTEST_CALL = 20e-6  # a kernel grows to this, so that a call is worth more than its overhead
-SHORTEST_SAMPLE = 2e-3
-MOST_DOUBLINGS = 48
 DEPTH, TOKEN = 32, 7  # of the decode step that is timed
 PAGE, LINE = 4096, 64
-
-Call = Callable[[int], None]  # do it so many times
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
     """Something to time: `again(loops)` runs it, `rewind()` puts its state back."""
 
-    again: Call
+    sizes: Mapping[str, int]
+    again: Callable[[int], None]
     rewind: Callable[[], None]
+
+
+Build = Callable[[Mapping[str, int]], Item]  # at the nearest sizes it can have
 
 
 def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what a library prints must not look like an answer
     root, cache = Path(sys.argv[1]), Path(sys.argv[2])
-    loaded: dict[str, Callable[[Mapping[str, int]], Item]] = {}
+    loaded: dict[str, Build] = {}
     ready: dict[str, Item] = {}
     for line in sys.stdin:
         request = json.loads(line)
@@ -60,7 +59,7 @@ def main() -> None:
 
 def _answer(
     request: Mapping[str, Any],
-    loaded: dict[str, Callable[[Mapping[str, int]], Item]],
+    loaded: dict[str, Build],
     ready: dict[str, Item],
     root: Path,
     cache: Path,
@@ -69,14 +68,12 @@ def _answer(
     if what == "load":  # compile
         _check(root)
         build, example = _step(item) if ":" in item else _kernel(item, cache)
-        build(example)
+        ready[item] = build(example)
         loaded[item] = build
-        return {"example": example}
-    if what == "grow":  # sizes and loops that are long enough to time
-        return _grow(loaded[item], item, request["example"])
+        return {"sizes": example}
     if what == "set":
         ready[item] = loaded[item](request["sizes"])
-        return {}
+        return {"sizes": ready[item].sizes}
     if what == "start":  # from here on only timing
         if request["cpus"] and hasattr(os, "sched_setaffinity"):
             os.sched_setaffinity(0, request["cpus"])
@@ -120,14 +117,15 @@ def _clock() -> Callable[[], float]:
 # ---- kernels -------------------------------------------------------------------------------
 
 
-def _kernel(name: str, cache: Path) -> tuple[Callable[[Mapping[str, int]], Item], dict[str, int]]:
+def _kernel(name: str, cache: Path) -> tuple[Build, dict[str, int]]:
     from harness import plugins  # noqa: PLC0415
     from kernels import spec  # noqa: PLC0415
 
     kernel = plugins.pick(plugins.kernel_specs(), name, "kernel")
     many = _many(kernel, cache)
 
-    def build(sizes: Mapping[str, int]) -> Item:
+    def build(wanted: Mapping[str, int]) -> Item:
+        sizes = dict(kernel.settle(wanted))
         given = kernel.inputs(sizes, np.random.default_rng(0))
         by_name = dict(zip((a.name for a in kernel.of("input", "state")), given, strict=True))
         rest = kernel.of("scratch", "output")
@@ -146,7 +144,7 @@ def _kernel(name: str, cache: Path) -> tuple[Callable[[Mapping[str, int]], Item]
             for array, before in kept:
                 array[...] = before
 
-        item = Item(lambda loops: many(loops, *arrays, 0, last), rewind)
+        item = Item(sizes, lambda loops: many(loops, *arrays, 0, last), rewind)
         item.again(1)
         return item
 
@@ -217,7 +215,7 @@ def _aligned(arrays: Sequence[Any]) -> list[Any]:
 # ---- decode steps --------------------------------------------------------------------------
 
 
-def _step(name: str) -> tuple[Callable[[Mapping[str, int]], Item], dict[str, int]]:
+def _step(name: str) -> tuple[Build, dict[str, int]]:
     from harness import candidates  # noqa: PLC0415
     from harness.engines.numba import random, session  # noqa: PLC0415
 
@@ -237,37 +235,9 @@ def _step(name: str) -> tuple[Callable[[Mapping[str, int]], Item], dict[str, int
             opened.arenas.state[...] = before
 
         again(1)
-        return Item(again, rewind)
+        return Item(sizes, again, rewind)
 
     return build, {}
-
-
-# ---- how much of it ------------------------------------------------------------------------
-
-
-def _grow(
-    build: Callable[[Mapping[str, int]], Item], name: str, example: dict[str, int]
-) -> dict[str, Any]:
-    """Double one size after another until a call is long enough; then count calls of a sample."""
-    sizes = dict(example)
-    seconds = _quickest(build(sizes))
-    for doubling in range(MOST_DOUBLINGS if sizes else 0):
-        if seconds >= SHORTEST_CALL:
-            break
-        grown = list(sizes)[doubling % len(sizes)]
-        sizes = _settled(name, {**sizes, grown: 2 * sizes[grown]})
-        seconds = _quickest(build(sizes))
-    return {"sizes": sizes, "loops": max(1, round(SHORTEST_SAMPLE / max(seconds, 1e-7)))}
-
-
-def _settled(name: str, sizes: dict[str, int]) -> dict[str, int]:
-    from harness import plugins  # noqa: PLC0415
-
-    return dict(plugins.kernel_specs()[name].settle(sizes))
-
-
-def _quickest(item: Item) -> float:
-    return min(_time(item, 8) for _ in range(5))
 
 
 if __name__ == "__main__":
