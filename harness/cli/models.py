@@ -66,7 +66,10 @@ def generate(
     from harness.generate import sample
     from harness.make import make
 
-    checkpoint = make(candidates.parse(candidate, corpus=corpus))
+    recipe = candidates.parse(candidate, corpus=corpus)
+    if recipe.tokens == 0:
+        raise BadInput(f"{candidate} runs on random weights, speed only; it has nothing to write")
+    checkpoint = make(recipe)
     start = prompt.encode()
     if not start:
         raise BadInput("the prompt is empty; give at least one character")
