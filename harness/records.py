@@ -116,7 +116,7 @@ class Call:
 
     All figures are those of a single call. A mixer or ffn names the tensor it multiplies by in
     `weight` (and the mean `share` of it that is read); workload.py fills in the rest from the
-    format that tensor is stored in.
+    format that tensor is stored in, and the `part` of the block it belongs to.
     """
 
     kernel: str
@@ -130,6 +130,7 @@ class Call:
     activation_bytes: int = 0  # [B]
     arithmetic: Literal["float32", "int8"] = "float32"
     format: str = "f32"
+    part: Literal["", "norm", "mixer", "ffn", "head"] = ""
 
     @classmethod
     def of_matrix(

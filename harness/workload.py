@@ -10,7 +10,7 @@ from typing import Literal
 from harness import plugins
 from harness.candidates import tensors
 from harness.errors import BadInput
-from harness.records import Call, Recipe, Shape, Tensor, Workload
+from harness.records import Call, Format, Recipe, Shape, Tensor, Workload
 
 NAME = re.compile(r"(?P<kind>pp|tg)(?P<tokens>\d+)( @ d(?P<depth>\d+))?|(?P<ttft>ttft)")
 TTFT_PROMPT = 128  # tokens before the first one that is generated
@@ -60,16 +60,16 @@ def build(recipe: Recipe, shape: Shape, run: Run, resident_bytes: int = 0) -> Wo
     depth = run.depth if run.phase == "prefill" else run.depth + run.tokens // 2
     form = formats_of(recipe)
     ffn = plugins.pick(plugins.ffns(), shape.ffn, "ffn")
-    feed = _filled(ffn.calls(shape, tokens, recipe.active), ffn.tensors(shape), form)
+    feed = _filled(ffn.calls(shape, tokens, recipe.active), ffn.tensors(shape), form, "ffn")
     norm = _norm(shape, tokens)
     calls: list[Call] = []
     for name in dict.fromkeys(shape.mixers):
         mixer = plugins.pick(plugins.mixers(), name, "mixer")
         layers = shape.mixers.count(name)
-        block = (norm, *_filled(mixer.calls(shape, tokens, depth), mixer.tensors(shape), form))
-        calls += [replace(c, count=c.count * layers) for c in (*block, norm, *feed)]
+        mix = _filled(mixer.calls(shape, tokens, depth), mixer.tensors(shape), form, "mixer")
+        calls += [replace(c, count=c.count * layers) for c in (norm, *mix, norm, *feed)]
     head = Tensor("head", (shape.vocabulary, shape.width))
-    calls += [replace(norm, count=1), *_filled((Call.of_matrix(head, 1),), (head,), form)]
+    calls += [replace(norm, count=1), *_filled((Call.of_matrix(head, 1),), (head,), form, "head")]
     return Workload(
         name=run.name,
         phase=run.phase,
@@ -81,28 +81,36 @@ def build(recipe: Recipe, shape: Shape, run: Run, resident_bytes: int = 0) -> Wo
     )
 
 
-def _filled(calls: tuple[Call, ...], given: tuple[Tensor, ...], form: str) -> tuple[Call, ...]:
-    """Calls with the bytes and the arithmetic of the weights they name."""
+def _filled(
+    calls: tuple[Call, ...],
+    given: tuple[Tensor, ...],
+    form: str,
+    part: Literal["mixer", "ffn", "head"],
+) -> tuple[Call, ...]:
+    """Calls with their part, and the bytes and the arithmetic of the weights they name."""
     spec = plugins.pick(plugins.formats(), form, "format")
     by_name: Mapping[str, Tensor] = {t.name: t for t in given}
     found = []
     for call in calls:
         if call.weight:
             tensor = by_name[call.weight]
-            rows, columns = tensor.shape
-            if tensor.axis == 0:
-                whole = tensor.parts * spec.layout_bytes(rows // tensor.parts, columns)
-            else:
-                whole = tensor.parts * spec.layout_bytes(rows, columns // tensor.parts)
             call = replace(
                 call,
                 kernel=spec.kernel if call.sizes["n"] > 1 else _single(spec.kernel),
-                weight_bytes=round(call.share * whole),
+                weight_bytes=round(call.share * _stream_bytes(spec, tensor)),
                 arithmetic=spec.arithmetic,
                 format=form,
             )
-        found.append(call)
+        found.append(replace(call, part=part))
     return tuple(found)
+
+
+def _stream_bytes(spec: Format, tensor: Tensor) -> int:
+    """What a tensor takes in memory: its parts are laid out one by one."""
+    rows, columns = tensor.shape
+    if tensor.axis == 0:
+        return tensor.parts * spec.layout_bytes(rows // tensor.parts, columns)
+    return tensor.parts * spec.layout_bytes(rows, columns // tensor.parts)
 
 
 def _single(kernel: str) -> str:
@@ -117,6 +125,7 @@ def _norm(shape: Shape, tokens: int) -> Call:
         operations=4 * tokens * shape.width,
         weight_bytes=4 * shape.width,
         activation_bytes=8 * tokens * shape.width,
+        part="norm",
     )
 
 
@@ -126,7 +135,7 @@ def _resident(recipe: Recipe, shape: Shape, form: str, run: Run) -> int:
     total = 0
     for tensor in tensors(shape).values():
         if tensor.packed:
-            total += spec.layout_bytes(*tensor.shape)
+            total += _stream_bytes(spec, tensor)
         else:
             total += 4 * tensor.shape[0] * (tensor.shape[1] if len(tensor.shape) > 1 else 1)
     room = run.depth + run.tokens
