@@ -69,7 +69,7 @@ def workload_of(row: Row) -> Workload:
 def point(
     candidate: str, name: str, device: Device, threads: int | None = None, fit: Fit | None = None
 ) -> Row:
-    """A candidate that was never measured, on a device: no quality. Raises UnknownName, BadInput."""
+    """A candidate that was never measured, on a device. Raises UnknownName, BadInput."""
     recipe = candidates.parse(candidate)
     run = workload.parse(name)
     spec = workload.build(recipe, candidates.final_shape(recipe), run)

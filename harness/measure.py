@@ -14,6 +14,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import pyperf
+
 from harness import candidates, energy, host, plugins, workload
 from harness import checkpoint as checkpoints
 from harness.engines.numba import arenas, plan
@@ -160,8 +162,6 @@ def _text(checkpoint: Checkpoint) -> tuple[int, ...]:
 def _spawn(
     job: Path, folder: Path, threads: int, effort: Effort, name: str
 ) -> dict[str, dict[str, Any]]:
-    import pyperf  # noqa: PLC0415
-
     cores = host.affinity_for(threads)
     command = [sys.executable, "-m", "harness.worker", "--job", str(job), "--quiet"]
     command += ["-o", str(folder / "out.json"), "--processes", str(effort.processes)]
@@ -211,7 +211,7 @@ def _reason(code: int, errors: str) -> str:
     return f"the timing worker failed ({code}): {last.removeprefix('harness.errors.')}"
 
 
-def _facts(bench: Any) -> dict[str, float]:
+def _facts(bench: pyperf.Benchmark) -> dict[str, float]:
     """Medians over the workers of what they noted."""
     found: dict[str, list[float]] = {}
     for run in bench.get_runs():

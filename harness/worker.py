@@ -13,8 +13,6 @@ from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
 import numpy as np
 import pyperf
 
@@ -69,7 +67,7 @@ def _never(loops: int) -> float:
     raise RuntimeError("the manager process times nothing")
 
 
-def _prepare(job: Job, run: Run, runner: Any, given: Namespace) -> Callable[[int], float]:
+def _prepare(job: Job, run: Run, runner: pyperf.Runner, given: Namespace) -> Callable[[int], float]:
     """Open the engine, check it, and note what it needed in the run's metadata."""
     baseline = memory("VmRSS")
     checkpoint = _checkpoint(job)

@@ -88,9 +88,7 @@ def test_a_worker_that_hangs_is_stopped_and_said_so(checkpoint):
 def test_a_worker_that_dies_gives_its_reason_in_one_line(checkpoint):
     broken = replace(checkpoint, recipe=replace(checkpoint.recipe, steps=("int8",), seed=-1))
     with pytest.raises(WorkerFailed) as failure:
-        measure.measure(
-            broken, ["tg8"], 1, SHORT, environment=host.describe(), quality=None
-        )
+        measure.measure(broken, ["tg8"], 1, SHORT, environment=host.describe(), quality=None)
     assert "the timing worker failed" in str(failure.value)
     assert "\n" not in str(failure.value)
 

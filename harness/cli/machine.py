@@ -126,18 +126,16 @@ def gate(
     ] = None,
 ) -> None:
     """Is the working tree slower than a base commit? Interleaved, with pass, fail, inconclusive."""
-    from harness.gate import gate as compare
-    from harness.gate import table
+    from harness import gate as gates
 
+    chosen = items or gates.items()
     with bars() as progress:
-        task = progress.add_task("gate", total=None)
-        report = compare(
+        task = progress.add_task("gate", total=len(chosen))
+        report = gates.gate(
             base,
-            items or None,
-            progress=lambda name, done, total: progress.update(
-                task, description=name, completed=done, total=total
-            ),
+            chosen,
+            progress=lambda text: progress.update(task, advance=1, description=text),
         )
-    print(table(report))
-    if report.failed:
+    print(gates.table(report))
+    if gates.failures(report):
         raise typer.Exit(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -48,7 +48,7 @@ def figures(rows: Sequence[Row], folder: Path) -> list[Path]:
     devices = [name for name in names if name in present][:4]
     scored = [row for row in rows if row.quality]
     deep = frame.select(rows, (), ("*:110m@int4",), ())
-    makers = (
+    makers: tuple[Callable[[], Path], ...] = (
         lambda: plot.pareto_figure(scored, folder / "quality_latency.png", "tg64", devices),
         lambda: plot.depth_figure(deep, folder / "depth.png", hosts[0] if hosts else "host"),
         lambda: plot.energy_figure(
