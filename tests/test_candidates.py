@@ -46,8 +46,12 @@ def test_sizes_for_speed_have_no_training_budget(size):
 
 
 @pytest.mark.parametrize(
-    "name", ["", "nano", "mcsd", "mcsd:", ":nano", "mcsd:nano@", "mcsd:nano@int8+", "mcsd:nano@+int8", "MCSD:nano", "mcsd:nano@int8@int4",
-             "mcsd nano", "mcsd:nano ", "mcsd:na/no", "../mcsd:nano", "mcsd:nano\n", "mcsd+:nano"],
+    "name",
+    [
+        "", "nano", "mcsd", "mcsd:", ":nano", "mcsd:nano@", "mcsd:nano@int8+", "mcsd:nano@+int8",
+        "MCSD:nano", "mcsd:nano@int8@int4", "mcsd nano", "mcsd:nano ", "mcsd:na/no",
+        "../mcsd:nano", "mcsd:nano\n", "mcsd+:nano",
+    ],
 )  # fmt: skip
 def test_a_malformed_name_is_answered_with_the_form_and_an_example(name):
     with pytest.raises(BadInput, match=r"MIXER\[\+FFN\]:SIZE.*e\.g\. attention:nano"):

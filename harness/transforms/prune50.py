@@ -49,7 +49,7 @@ def _importance(x: Array, gate: Array, up: Array, down: Array) -> Array:
 
 SPEC = Transform(
     name="prune50",
-    summary="half of the ffn neurons (or more, to a multiple of 32) removed on data, then fine-tuned",
+    summary="half of the ffn neurons, or a little more, removed on data, then fine-tuned",
     reshape=reshape,
     apply=apply,
     source="structured pruning by activation and weight norm, as Sun et al. 2023 (Wanda) by column",
