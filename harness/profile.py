@@ -22,7 +22,7 @@ from harness.table import size as bytes_of
 from kernels import laps
 
 FLAME_SECONDS = 5.0
-SECONDS = 1.5  # of decoding for each build, or one round of the tokens
+SECONDS = 1.0  # of decoding in each of two processes a build, or one round of the tokens
 TEXT_TOKENS = 4096
 
 
@@ -100,13 +100,14 @@ def profile(
     run = workload.parse(f"tg{tokens}" + (f" @ d{depth}" if depth else ""))
     spec = workload.build(checkpoint.recipe, checkpoint.shape, run)
     del checkpoint
-    plain, timed = stages.run(job, timed=False), stages.run(job, timed=True)
+    # there and back, so that a machine that becomes slower or faster does not favour one build
+    plain, timed, again, last = (stages.run(job, timed=t) for t in (False, True, True, False))
     path = folder / f"{re.sub(r'[^a-z0-9.]+', '-', candidate)}.svg"
     note = _flame(job, path)
     near = _fits_cache(spec)
     key = f"{'cache_' if near else ''}read_bytes_per_s.{threads}"
     limit = (cached_limits() if limits is None else limits).get(key)
-    found, entry, whole = split(timed, spec, limit)
+    found, entry, whole = split(_joined(timed, again), spec, limit)
     return Report(
         candidate=candidate,
         tokens=tokens,
@@ -115,7 +116,7 @@ def profile(
         stages=found,
         entry_seconds=entry,
         timed_seconds=whole,
-        plain_seconds=float(_middle(plain.steps)[:, 0].mean()),
+        plain_seconds=float(_middle(_joined(plain, last).steps)[:, 0].mean()),
         limit="last-level cache" if near else "memory",
         limit_bytes_per_s=limit,
         flame_graph="" if note else str(path),
@@ -178,8 +179,7 @@ def text(report: Report, width: int = 110) -> str:
     table.add_row("whole step", "timed by stage", si(report.timed_seconds, "s"), "100.0%")
     overhead = report.timed_seconds / report.plain_seconds - 1
     table.add_row("", f"ordinary build ({overhead:+.1%})", si(report.plain_seconds, "s"))
-    out = io.StringIO()
-    console = Console(file=out, width=width, highlight=False)
+    console = Console(file=(out := io.StringIO()), width=width, highlight=False)
     threads = f"{report.threads} thread{'s' if report.threads > 1 else ''}"
     console.print(
         f"{report.candidate}: decode of {report.tokens} tokens from depth {report.depth}, "
@@ -222,6 +222,11 @@ def _middle(steps: Array, parts: Array | None = None) -> Array:
     quarter = len(order) // 4
     chosen: Array = rows[order[quarter : len(order) - quarter]]
     return chosen
+
+
+def _joined(first: stages.Times, second: stages.Times) -> stages.Times:
+    steps = np.concatenate([first.steps, second.steps])
+    return stages.Times(steps, np.concatenate([first.laps, second.laps]))
 
 
 def _flame(job: stages.Job, path: Path) -> str:
