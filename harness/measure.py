@@ -52,7 +52,7 @@ class Effort:
     processes: int = 3
     values: int = 3
     warmups: int = 1
-    shortest: float = 0.1
+    shortest: float = 0.06
     timeout: float = 600.0  # of one candidate's workloads at one thread count
 
     @property

@@ -125,13 +125,16 @@ def table(
 def plot(
     results: Results = HERE,
     output: Annotated[Path | None, typer.Option(help="Folder for PNG and SVG files.")] = None,
+    kernels: Annotated[
+        bool, typer.Option(help="Time every kernel for the roofline; a minute the first time.")
+    ] = True,
 ) -> None:
     """Quality against latency, depth, energy and the roofline, as PNG and SVG."""
     from harness.cli.summary import figures
     from harness.sweep import DEFAULT, load
 
     rows = with_forecasts(stored(results), load(DEFAULT).project.devices)
-    for path in figures(rows, output or results / "figures"):
+    for path in figures(rows, output or results / "figures", kernels):
         print(path)
 
 

@@ -6,7 +6,19 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from harness import answer, decide, evidence, frame, overview, plot, roofline, store, table
+from harness import (
+    answer,
+    decide,
+    evidence,
+    frame,
+    gate,
+    overview,
+    plot,
+    plugins,
+    roofline,
+    store,
+    table,
+)
 from harness import publish as publishing
 from harness.cli.screen import note, width, with_forecasts
 from harness.errors import HarnessError
@@ -40,8 +52,11 @@ def summarise(rows: Sequence[Row], sweep: Sweep, folder: Path, command: str) -> 
     note(f"rows: {folder / 'rows'}; raw timings: {folder / 'pyperf'}")
 
 
-def figures(rows: Sequence[Row], folder: Path) -> list[Path]:
-    """Every figure these rows allow; a figure that lacks its rows is named and left out."""
+def figures(rows: Sequence[Row], folder: Path, kernels: bool = False) -> list[Path]:
+    """Every figure these rows allow; a figure that lacks its rows is named and left out.
+
+    kernels: time every kernel now, for the roofline (a minute the first time)
+    """
     hosts = sorted({row.device for row in rows if row.environment})
     names = list(dict.fromkeys([*hosts, *SHOWN]))
     present = {row.device for row in rows}
@@ -55,7 +70,11 @@ def figures(rows: Sequence[Row], folder: Path) -> list[Path]:
             [row for row in scored if row.device in devices], folder / "energy.png"
         ),
         lambda: plot.roofline_figure(
-            list(_points(rows)), _limits(rows), folder / "roofline.png", 1, hosts[0]
+            [*_points(rows), *(_kernels() if kernels else ())],
+            _limits(rows),
+            folder / "roofline.png",
+            1,
+            hosts[0],
         ),
     )
     made = []
@@ -72,7 +91,7 @@ def publish(rows: Sequence[Row], sweep: Sweep, folder: Path, readme: Path | None
     store.refuse_quick(rows)
     everything = with_forecasts(list(rows), sweep.project.devices)
     paths = publishing.publish(everything, folder, "edgewise sweep && edgewise publish")
-    paths += figures(everything, folder / "figures")
+    paths += figures(everything, folder / "figures", kernels=True)
     if readme is not None:
         paths.append(publishing.fill(readme, _blocks(everything, folder)))
     return paths
@@ -111,6 +130,20 @@ def _points(rows: Iterable[Row]) -> Iterable[plot.Point]:
             bytes=row.weight_bytes + row.state_bytes,
             seconds=reading.value / steps,
             arithmetic="int8" if {"int8", "int4"} & form else "float32",
+        )
+
+
+def _kernels() -> Iterable[plot.Point]:
+    """Every kernel by itself, in caches, at a size that takes some microseconds."""
+    table = plugins.kernel_specs()
+    for name, (sizes, seconds) in gate.kernel_times().items():
+        cost = table[name].cost(sizes)
+        yield plot.Point(
+            name=name,
+            operations=cost.operations,
+            bytes=cost.moved_bytes,
+            seconds=seconds,
+            arithmetic="int8" if "int" in name else "float32",
         )
 
 

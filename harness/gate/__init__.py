@@ -19,7 +19,7 @@ from typing import Literal
 from harness import checkpoint, plugins
 from harness.errors import UnknownName
 from harness.gate import base as bases
-from harness.gate.duel import Generation, Setting, fight
+from harness.gate.duel import Generation, Setting, alone, fight
 from harness.gate.verdict import Limits, Outcome, Pair, Verdict, judge, settled
 from harness.stats import median
 from harness.table import si
@@ -94,6 +94,13 @@ def gate(
         )
     seconds = time.perf_counter() - begin
     return Report(commit=commit, compared=compared, limits=limits, seconds=seconds)
+
+
+def kernel_times(rounds: int = 7) -> dict[str, tuple[dict[str, int], float]]:
+    """Every kernel of this installation: the sizes it was timed at, and a call's median seconds."""
+    root, cache = Path(__file__).parents[2], checkpoint.folder() / "gate"
+    found = alone(root, tuple(plugins.kernel_specs()), rounds, cache=cache)
+    return {name: (sizes, median(times)) for name, (sizes, times) in found.items()}
 
 
 def compare(

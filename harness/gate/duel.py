@@ -89,6 +89,26 @@ def fight(
     return Generation({item: tuple(p) for item, p in pairs.items()}, found, absent)
 
 
+def alone(
+    root: Path, items: Sequence[str], rounds: int, *, cache: Path, patience: float = PATIENCE
+) -> dict[str, tuple[dict[str, int], tuple[float, ...]]]:
+    """One tree's items by themselves: sizes, and seconds of a call for each round.
+
+    Raises WorkerFailed when the worker dies, hangs or cannot run an item.
+    """
+    found = {}
+    with _worker("working tree's", root, cache, patience) as worker:
+        settings = {}
+        for item in items:
+            example = _told(worker, _ask(worker, "load", {"item": item}))["sizes"]
+            settings[item] = _grow(worker, item, example)
+        _told(worker, _ask(worker, "start", {"cpus": list(affinity_for(1))}))
+        for item, setting in settings.items():
+            times = tuple(_seconds(worker, item, setting.loops) for _ in range(rounds))
+            found[item] = (dict(setting.sizes), times)
+    return found
+
+
 def _prepare(
     old: _Worker, new: _Worker, items: Sequence[str], settings: dict[str, Setting]
 ) -> tuple[dict[str, str], dict[str, Setting]]:
