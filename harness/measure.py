@@ -42,6 +42,7 @@ KEPT: tuple[str, ...] = (
     "PYTHONPATH",
 )
 KEPT += ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "HOME", "XDG_CACHE_HOME", "LD_LIBRARY_PATH")
+SAVED_BYTES = 2**30
 FALLBACK_TEXT = b"The engine reads this sentence again and again while it is timed. "
 
 
@@ -132,9 +133,9 @@ def measure(
 
 
 def _job(checkpoint: Checkpoint, workloads: Sequence[str], threads: int, folder: Path) -> Path:
-    """Write the job, and the checkpoint unless its weights are random."""
-    path = ""
-    if checkpoint.provenance:
+    """Write the job, and the checkpoint unless it is large and random: then workers make it."""
+    path, size = "", sum(array.nbytes for array in checkpoint.arrays.values())
+    if checkpoint.provenance or size < SAVED_BYTES:
         path = str(folder / "weights.safetensors")
         checkpoints.save(checkpoint, Path(path))
     job = Job(

@@ -24,12 +24,13 @@ class Line:
     joules: dict[str, Reading]
 
 
-def lines(rows: Iterable[Row], devices: Sequence[str], workload: str = "tg64") -> list[Line]:
+def lines(rows: Iterable[Row], devices: Sequence[str]) -> list[Line]:
     """Best quality first; candidates without one (random weights) last, smallest first."""
     rate, joules = plugins.metrics()["tokens_per_second"], plugins.metrics()["joules_per_token"]
     found: dict[str, list[Row]] = {}
     for row in rows:
-        if row.workload == workload and row.device in devices and evidence.read(row.seconds):
+        shown = row.phase == "decode" and row.depth == 0 and row.device in devices
+        if shown and evidence.read(row.seconds):
             found.setdefault(row.candidate, []).append(row)
     made = []
     for name, known in found.items():
@@ -62,14 +63,14 @@ def lines(rows: Iterable[Row], devices: Sequence[str], workload: str = "tg64") -
     return sorted(made, key=_merit)
 
 
-def markdown(rows: Iterable[Row], devices: Sequence[str], workload: str = "tg64") -> str:
+def markdown(rows: Iterable[Row], devices: Sequence[str]) -> str:
     """A table for a page: tokens/s and J/token on each device; `~` marks what is projected."""
     heads = ["candidate", "parameters", "bits/byte", "memory"]
     for device in devices:
         heads += [f"{device} tokens/s", f"{device} J/token"]
     heads.insert(5, "of limit")
     table = ["| " + " | ".join(heads) + " |", "|---" + "|--:" * (len(heads) - 1) + "|"]
-    for line in lines(rows, devices, workload):
+    for line in lines(rows, devices):
         cells = [f"`{line.candidate}`", size(line.parameters), _score(line.quality)]
         cells.append(_show(line.resident, "B"))
         for device in devices:
@@ -82,7 +83,8 @@ def markdown(rows: Iterable[Row], devices: Sequence[str], workload: str = "tg64"
 
 
 NOTE = (
-    "Decoding 64 tokens. `~` marks projections and modelled energy; everything else was measured. "
+    "Decoding from an empty context. `~` marks projections and modelled energy; the rest was "
+    "measured. "
     "bits/byte: held-out text through the packed weights in the engine that was timed, ± standard "
     "error; `-`: random weights, speed only. of limit: of the bandwidth of the memory or cache the "
     "weights stream from."
