@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -9,7 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -73,11 +74,11 @@ def measure(
     environment: Environment,
     quality: Quality | None,
     device: Device | None = None,
-    keep: Path | None = None,
+    keep: Callable[[str, bytes], object] | None = None,
 ) -> list[Row]:
     """One row a workload. `device` models the energy when there is no meter.
 
-    keep: folder for pyperf's own files, which open with `pyperf stats`. Raises WorkerFailed when
+    keep(name, content) stores pyperf's own file, for `pyperf stats`. Raises WorkerFailed when
     the worker dies, hangs or runs out of memory, DoesNotFit before it could.
     """
     runs = [workload.parse(name) for name in workloads]
@@ -88,9 +89,9 @@ def measure(
         suite = _spawn(job, folder, threads, effort, checkpoint.recipe.name)
         joules = _joules(folder / "job.joules")
         if keep is not None:
-            keep.mkdir(parents=True, exist_ok=True)
             slug = re.sub(r"[^a-z0-9.]+", "-", checkpoint.recipe.name)
-            (keep / f"{slug}_{threads}t.json").write_bytes((folder / "out.json").read_bytes())
+            packed = gzip.compress((folder / "out.json").read_bytes(), mtime=0)
+            keep(f"{slug}_{threads}t.json.gz", packed)
     after = host.finished(environment)
     rows = []
     for run in runs:

@@ -201,7 +201,7 @@ def _do(
             environment=environment,
             quality=scores[point.candidate],
             device=device,
-            keep=folder.parent / "pyperf",
+            keep=lambda name, content: store.write_bytes(folder.parent / "pyperf" / name, content),
         )
     except (HarnessError, MemoryError) as error:
         reason = str(error) or "ran out of memory"

@@ -31,7 +31,7 @@ def rows(checkpoint, tmp_path_factory):
         SHORT,
         environment=host.describe(),
         quality=None,
-        keep=keep,
+        keep=lambda name, content: (keep / name).write_bytes(content),
     )
     return found, keep
 
@@ -57,7 +57,7 @@ def test_the_timing_file_opens_with_pyperf(rows):
     import pyperf
 
     _, keep = rows
-    (path,) = keep.glob("*.json")
+    (path,) = keep.glob("*.json.gz")
     suite = pyperf.BenchmarkSuite.load(str(path))
     assert {bench.get_name() for bench in suite.get_benchmarks()} == {"tg8", "pp16", "tg4 @ d32"}
 
