@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -18,6 +19,7 @@ from harness.errors import BadInput, HarnessError
 from harness.make import make
 from harness.measure import QUICK, Effort, failed_row, measure
 from harness.records import Checkpoint, Environment, Quality, Row
+from harness.verify import agree
 from targets import profile
 from targets.profile import Device
 
@@ -149,10 +151,11 @@ def run(
     found: list[Row] = []
     wanted = set(only)
     scores: dict[str, Quality | None] = {}
+    agreed: set[str] = set()
     for point in expand(sweep, environment.cores):
         if wanted and point.candidate not in wanted:
             continue
-        rows = _do(point, sweep, folder, watch, effort, environment, device, scores)
+        rows = _do(point, sweep, folder, watch, effort, environment, device, scores, agreed)
         watch.rows(point, rows)
         found += rows
     return found
@@ -167,6 +170,7 @@ def _do(
     environment: Environment,
     device: Device | None,
     scores: dict[str, Quality | None],
+    agreed: set[str],
 ) -> list[Row]:
     """The rows of one point: those there are, and those made now."""
     recipe = candidates.parse(point.candidate, corpus=sweep.corpus)
@@ -192,6 +196,11 @@ def _do(
                 if checkpoint.provenance
                 else None
             )
+        if point.candidate not in agreed:
+            watch.stage(point, "compare with PyTorch", 0, 1)
+            if checkpoint.provenance and importlib.util.find_spec("torch"):
+                agree(checkpoint)
+            agreed.add(point.candidate)
         watch.stage(point, "time", 0, 1)
         rows = measure(
             checkpoint,

@@ -1,12 +1,19 @@
-"""A kernel against its reference. Nothing is timed before this passes."""
+"""Kernels and whole candidates against PyTorch. Nothing is timed before this passes."""
 
 from __future__ import annotations
 
 import numpy as np
 
+from harness import plugins
+from harness.engines.numba import session as engine
 from harness.errors import Mismatch
+from harness.records import Checkpoint
+from harness.workload import formats_of
 from kernels import spec
 from kernels.spec import Kernel, Sizes
+
+DEPTH_FACTOR = 5.0  # a stack hands the error of one product on, through every layer
+TOKENS = 96  # of held-out text that a candidate is checked on
 
 
 def verify(kernel: Kernel, sizes: Sizes, seed: int = 0) -> float:
@@ -34,3 +41,30 @@ def verify(kernel: Kernel, sizes: Sizes, seed: int = 0) -> float:
             )
         worst = max(worst, error)
     return worst
+
+
+def agree(checkpoint: Checkpoint) -> float:
+    """Largest distance of the engine's logits from PyTorch's, of their largest value.
+
+    On held-out text, after each token; PyTorch multiplies by the unpacked weights in float32, so a
+    format that rounds activations is allowed its `rtol`. Raises Mismatch.
+    """
+    import torch  # noqa: PLC0415
+
+    from harness.training.model import from_checkpoint  # noqa: PLC0415
+
+    corpus = plugins.pick(plugins.corpora(), checkpoint.recipe.corpus, "corpus").load()
+    text = corpus.validation[:TOKENS].astype(np.int64)
+    with torch.no_grad():
+        right = from_checkpoint(checkpoint)(torch.from_numpy(text)[None])[0].numpy()
+    with engine.open_session(checkpoint, room=TOKENS) as session:
+        found = engine.feed(session, text, every=True)
+    form = plugins.pick(plugins.formats(), formats_of(checkpoint.recipe), "format")
+    error = float(np.abs(found - right).max() / np.abs(right).max())
+    allowed = DEPTH_FACTOR * form.rtol
+    if not error <= allowed:
+        raise Mismatch(
+            f"{checkpoint.recipe.name}: the engine's logits differ from PyTorch's by {error:.1e} "
+            f"of the largest, allowed {allowed:.0e}"
+        )
+    return error

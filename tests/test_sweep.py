@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 
 from harness import candidates, measure, store, sweep
-from harness.errors import BadInput, UnknownName, WorkerFailed
+from harness.errors import BadInput, Mismatch, UnknownName, WorkerFailed
 from harness.measure import Effort
 from harness.records import Failed, Measured
 from tests import rows as fake
@@ -167,3 +167,23 @@ def test_a_forecast_keeps_the_quality_and_the_bytes_of_the_measured_weights():
 def test_pruning_shrinks_the_forecast_workload():
     recipe = candidates.parse("attention:nano@prune50+int8")
     assert candidates.final_shape(recipe).hidden == 160
+
+
+def test_an_engine_that_disagrees_with_pytorch_is_not_timed(
+    plan, tmp_path, quick_machine, monkeypatch
+):
+    def trained(recipe, progress):
+        from harness.engines.numba import random
+
+        checkpoint = random.checkpoint(recipe)
+        return replace(checkpoint, provenance={"corpus_hash": "0" * 16})
+
+    def disagree(checkpoint):
+        raise Mismatch(f"{checkpoint.recipe.name}: the engine's logits differ from PyTorch's")
+
+    monkeypatch.setattr(sweep, "make", trained)
+    monkeypatch.setattr(sweep.quality, "score", lambda checkpoint, progress: None)
+    monkeypatch.setattr(sweep, "agree", disagree)
+    found = sweep.run(plan, tmp_path / "rows", Silent(), only=["attention:nano"])
+    assert quick_machine == []
+    assert all("differ from PyTorch's" in row.seconds.reason for row in found)

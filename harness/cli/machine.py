@@ -78,23 +78,30 @@ def list_things(
         print(f"{name:<{wide}}  {line}")
 
 
-@app.command(epilog="Example: edgewise verify matvec_int8 attention")
+CHECKED = ("attention:nano", "mcsd:nano", "attention:nano@int8", "mcsd:nano@int4")
+
+
+@app.command(epilog="Example: edgewise verify matvec_int8 mcsd:nano@int8")
 def verify(
-    kernels: Annotated[list[str] | None, typer.Argument(help="Kernels; all by default.")] = None,
+    names: Annotated[
+        list[str] | None, typer.Argument(help="Kernels and candidates; all kernels by default.")
+    ] = None,
 ) -> None:
-    """Compare every kernel with its PyTorch reference, on several sizes."""
-    from harness import plugins
-    from harness.verify import verify as compare
+    """Compare kernels with their PyTorch references, and the engine with the PyTorch model."""
+    from harness import candidates, plugins
+    from harness import verify as checks
+    from harness.make import make
 
     table = plugins.kernel_specs()
-    for name in kernels or table:
-        kernel = plugins.pick(table, name, "kernel")
-        sizes = [
-            kernel.example,
-            *(kernel.settle(dict.fromkeys(kernel.example, s)) for s in (1, 33)),
-        ]
-        worst = max(compare(kernel, size) for size in sizes)
-        print(f"{name:<16} error {worst:.1e}  allowed {kernel.rtol:.0e}")
+    for name in names or (*table, *CHECKED):
+        if ":" in name:
+            worst, allowed = checks.agree(make(candidates.parse(name))), ""
+        else:
+            kernel = plugins.pick(table, name, "kernel")
+            others = (kernel.settle(dict.fromkeys(kernel.example, side)) for side in (1, 33))
+            worst = max(checks.verify(kernel, size) for size in (kernel.example, *others))
+            allowed = f"  allowed {kernel.rtol:.0e}"
+        print(f"{name:<20} error {worst:.1e}{allowed}")
 
 
 @app.command(epilog="Example: edgewise profile mcsd:nano@int8")
