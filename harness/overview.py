@@ -65,29 +65,23 @@ def lines(rows: Iterable[Row], devices: Sequence[str]) -> list[Line]:
 
 def markdown(rows: Iterable[Row], devices: Sequence[str]) -> str:
     """A table for a page: tokens/s and J/token on each device; `~` marks what is projected."""
-    heads = ["candidate", "parameters", "bits/byte", "memory"]
-    for device in devices:
-        heads += [f"{device} tokens/s", f"{device} J/token"]
-    heads.insert(5, "of limit")
+    heads = ["candidate", "parameters", "bits/byte", "memory", "of limit"]
+    heads += [f"{device}: tokens/s, J/token" for device in devices]
     table = ["| " + " | ".join(heads) + " |", "|---" + "|--:" * (len(heads) - 1) + "|"]
     for line in lines(rows, devices):
-        cells = [f"`{line.candidate}`", size(line.parameters), _score(line.quality)]
-        cells.append(_show(line.resident, "B"))
-        for device in devices:
-            cells.append(_show(line.rate.get(device), ""))
-            if device == devices[0]:
-                cells.append(line.limit)
-            cells.append(_show(line.joules.get(device), "J"))
+        cells = [f"`{line.candidate}`", f"{line.parameters / 1e6:.2f} M", _score(line.quality)]
+        cells += [size(line.resident.value) if line.resident else "-", line.limit]
+        cells += [_both(line.rate.get(d), line.joules.get(d)) for d in devices]
         table.append("| " + " | ".join(cells) + " |")
     return "\n".join(table) + f"\n\n{NOTE} {CPU_ONLY}\n"
 
 
 NOTE = (
     "Decoding from an empty context. `~` marks projections and modelled energy; the rest was "
-    "measured. "
-    "bits/byte: held-out text through the packed weights in the engine that was timed, ± standard "
-    "error; `-`: random weights, speed only. of limit: of the bandwidth of the memory or cache the "
-    "weights stream from."
+    "measured, on the first device. bits/byte: held-out text through the packed weights in the "
+    "engine that was timed, ± standard error; `-`: random weights, speed only. of limit: of the "
+    "read bandwidth of the memory, or of the cache, that the weights stream from; above 100 %, "
+    "memory was faster during the run than while its limit was measured."
 )
 
 
@@ -108,9 +102,12 @@ def _limit(row: Row | None) -> str:
     return "-" if value is None else f"{value:.0%}"
 
 
-def _show(reading: Reading | None, unit: str) -> str:
-    if reading is None:
-        return "-"
+def _both(rate: Reading | None, joules: Reading | None) -> str:
+    """Tokens/s, then J/token where it is known."""
+    return ", ".join(_show(r, unit) for r, unit in ((rate, ""), (joules, "J")) if r) or "-"
+
+
+def _show(reading: Reading, unit: str) -> str:
     return ("~" if reading.mark == "P" else "") + quantity(reading, unit).lstrip("~")
 
 

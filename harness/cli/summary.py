@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from harness.sweep import Sweep
 
 SHOWN = ("host", "rpi5", "oneplus13_sd8elite", "mac_mini_m4")  # panels of the quality figure
+WHOLE = ("*:nano@int8", "*:110m@int4")  # candidates on the roofline
 QUESTION = decide.Limits(
     min_tokens_per_second=1000.0, max_memory_bytes=2 * 2**20, max_joules_per_token=0.003
 )
@@ -117,10 +118,11 @@ def _errors() -> list[str]:
     return [str(line) for line in lines] if isinstance(lines, list) else []
 
 
-def _points(rows: Iterable[Row]) -> Iterable[plot.Point]:
-    for row in rows:
+def _points(rows: Sequence[Row]) -> Iterable[plot.Point]:
+    """Whole steps of a few plain candidates, at depth 0: enough to read, few enough to label."""
+    for row in frame.select(rows, (), WHOLE, ()):
         reading = evidence.read(row.seconds)
-        if row.environment is None or reading is None or row.threads != 1:
+        if row.environment is None or reading is None or row.threads != 1 or row.depth:
             continue
         steps = row.tokens if row.phase == "decode" else 1
         form = set(row.candidate.partition("@")[2].split("+"))
