@@ -29,11 +29,12 @@ if TYPE_CHECKING:
 
 SHOWN = ("host", "rpi5", "oneplus13_sd8elite", "mac_mini_m4")  # panels of the quality figure
 WHOLE = ("*:nano@int8", "*:110m@int4")  # candidates on the roofline
+EXAMPLE = "rpi5"  # the device of the question that a sweep ends with
 QUESTION = decide.Limits(
     min_tokens_per_second=1000.0, max_memory_bytes=2 * 2**20, max_joules_per_token=0.003
 )
 ASKED = (
-    "edgewise recommend --device rpi5 --min-tokens-per-second 1000 --max-memory 2MiB "
+    f"edgewise recommend --device {EXAMPLE} --min-tokens-per-second 1000 --max-memory 2MiB "
     "--max-joules-per-token 0.003"
 )
 
@@ -42,8 +43,9 @@ def summarise(rows: Sequence[Row], sweep: Sweep, folder: Path, command: str) -> 
     """Print the table and an answer, write tables and figures."""
     everything = with_forecasts(list(rows), sweep.project.devices)
     print(table.terminal(rows, width()))
-    print(f"\n$ {ASKED}")
-    print(answer.text(decide.recommend(everything, "rpi5", QUESTION), width(), most=6))
+    if any(row.device == EXAMPLE and row.depth == 0 for row in everything):
+        print(f"\n$ {ASKED}")
+        print(answer.text(decide.recommend(everything, EXAMPLE, QUESTION), width(), most=6))
     quick = any(row.quick for row in rows)
     if not quick:
         for path in publishing.publish(everything, folder, command):
@@ -102,7 +104,7 @@ def _blocks(rows: Sequence[Row], folder: Path) -> dict[str, str]:
     """The generated parts of the front page."""
     host = next(row.device for row in rows if row.environment)
     shown = [host, *SHOWN[1:]]
-    question = answer.text(decide.recommend(rows, "rpi5", QUESTION), 96, most=5)
+    question = answer.text(decide.recommend(rows, EXAMPLE, QUESTION), 96, most=5)
     return {
         "table": overview.markdown(rows, shown),
         "figure": f"![Quality against time per token, with the Pareto front of each device]"
