@@ -141,3 +141,15 @@ def test_the_same_seed_generates_the_same_text():
     first = [choose(logits, 0.8, np.random.default_rng(5)) for _ in range(3)]
     assert len(set(first)) == 1
     assert choose(logits, 0.0, np.random.default_rng(0)) == logits.argmax()
+
+
+def test_a_small_sweep_ends_with_the_figures_its_rows_allow(tmp_path, capsys):
+    from harness import sweep
+    from harness.cli import summary
+
+    plan = sweep.Sweep(title="small", measure=())
+    few = [fake.row("mcsd", "nano", "int8"), fake.row("attention", "nano", "int8")]
+    summary.summarise(few, plan, tmp_path, "edgewise sweep")
+    assert (tmp_path / "table.md").exists()
+    assert (tmp_path / "figures" / "quality_latency.png").exists()
+    assert "a figure was left out" in capsys.readouterr().err

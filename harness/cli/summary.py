@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,7 +11,6 @@ from harness import (
     answer,
     decide,
     evidence,
-    frame,
     gate,
     overview,
     plot,
@@ -65,7 +65,7 @@ def figures(rows: Sequence[Row], folder: Path, kernels: bool = False) -> list[Pa
     present = {row.device for row in rows}
     devices = [name for name in names if name in present][:4]
     scored = [row for row in rows if row.quality]
-    deep = frame.select(rows, (), ("*:110m@int4",), ())
+    deep = [row for row in rows if fnmatchcase(row.candidate, "*:110m@int4")]
     makers: tuple[Callable[[], Path], ...] = (
         lambda: plot.pareto_figure(scored, folder / "quality_latency.png", "tg64", devices),
         lambda: plot.depth_figure(deep, folder / "depth.png", hosts[0] if hosts else "host"),
@@ -122,7 +122,9 @@ def _errors() -> list[str]:
 
 def _points(rows: Sequence[Row]) -> Iterable[plot.Point]:
     """Whole steps of a few plain candidates, at depth 0: enough to read, few enough to label."""
-    for row in frame.select(rows, (), WHOLE, ()):
+    for row in rows:
+        if not any(fnmatchcase(row.candidate, pattern) for pattern in WHOLE):
+            continue
         reading = evidence.read(row.seconds)
         if row.environment is None or reading is None or row.threads != 1 or row.depth:
             continue
