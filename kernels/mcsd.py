@@ -49,20 +49,20 @@ def step(
     forget, current, y = f[at : at + w], u[at : at + w], out[to : to + w]
     scale = gain[gain_at : gain_at + w]
     first, squares = z == np.float32(0.0), np.float32(0.0)
-    if first:
-        for i in range(w):
-            squares += entry[i] * entry[i]
-    else:
-        for i in range(w):
-            squares += long[i] * long[i]
+    past, sums = (value, entry) if first else (short, long)
+    for i in range(w):
+        squares += sums[i] * sums[i]
     inverse = np.float32(1.0) / np.sqrt(squares / np.float32(w) + np.float32(EPSILON))
     z = a * z + np.float32(1.0)
     blend = np.float32(1.0) / z
+    # one loop would touch so many arrays that LLVM gives up proving them apart, and vectorises none
     for i in range(w):
-        past = value[i] if first else short[i]
-        sums = entry[i] if first else long[i]
-        y[i] = current[i] * silu(past) + sigmoid(forget[i]) * sums * inverse * scale[i]
+        y[i] = current[i] * silu(past[i])
+    for i in range(w):
+        y[i] += sigmoid(forget[i]) * sums[i] * inverse * scale[i]
+    for i in range(w):
         short[i] += (value[i] - short[i]) * blend
+    for i in range(w):
         long[i] = b * (long[i] + entry[i])
     return z
 
