@@ -17,8 +17,9 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from kernels.maths import sigmoid, silu
-from kernels.simd import OPTIONS
+from kernels import simd
+from kernels.maths import sigmoid, sigmoid_lanes, silu
+from kernels.simd import LANES, OPTIONS
 from kernels.spec import Argument, Array, Cost, Kernel, Sizes
 
 EPSILON = 1e-6
@@ -55,14 +56,23 @@ def step(
     inverse = np.float32(1.0) / np.sqrt(squares / np.float32(w) + np.float32(EPSILON))
     z = a * z + np.float32(1.0)
     blend = np.float32(1.0) / z
-    # one loop would touch so many arrays that LLVM gives up proving them apart, and vectorises none
-    for i in range(w):
-        y[i] = current[i] * silu(past[i])
-    for i in range(w):
-        y[i] += sigmoid(forget[i]) * sums[i] * inverse * scale[i]
-    for i in range(w):
+    whole = w // LANES * LANES
+    decayed, blended = simd.splat_f32(b), simd.splat_f32(blend)
+    minus, scaled = simd.splat_f32(np.float32(-1.0)), simd.splat_f32(inverse)
+    for i in range(0, whole, LANES):
+        new, old = simd.load_f32(value, i), simd.load_f32(short, i)
+        entered, sum_ = simd.load_f32(entry, i), simd.load_f32(long, i)
+        before, total = simd.load_f32(past, i), simd.load_f32(sums, i)
+        gate = simd.multiply(simd.load_f32(current, i), before)
+        slope = simd.multiply(gate, sigmoid_lanes(before))
+        normed = simd.multiply(simd.multiply(total, scaled), simd.load_f32(scale, i))
+        opened = sigmoid_lanes(simd.load_f32(forget, i))
+        simd.store_f32(y, i, simd.fma(opened, normed, slope))
+        simd.store_f32(short, i, simd.fma(simd.fma(old, minus, new), blended, old))
+        simd.store_f32(long, i, simd.multiply(decayed, simd.add(sum_, entered)))
+    for i in range(whole, w):
+        y[i] = current[i] * silu(past[i]) + sigmoid(forget[i]) * sums[i] * inverse * scale[i]
         short[i] += (value[i] - short[i]) * blend
-    for i in range(w):
         long[i] = b * (long[i] + entry[i])
     return z
 

@@ -170,6 +170,25 @@ greater = _operation(  # lane by lane, the larger; a NaN is passed over
 )
 absolute = _operation(F32, (F32,), lambda b, x: _call(b, "llvm.fabs.v16f32", F32.llvm, [x]))
 add_i32 = _operation(I32, (I32, I32), lambda b, x, y: b.add(x, y))
+floor = _operation(F32, (F32,), lambda b, x: _call(b, "llvm.floor.v16f32", F32.llvm, [x]))
+divide = _operation(F32, (F32, F32), lambda b, x, y: b.fdiv(x, y))
+subtract = _operation(F32, (F32, F32), lambda b, x, y: b.fsub(x, y))
+
+
+def _power_of_two(builder: Any, n: Any) -> Any:
+    """2^n for whole n in -127..128, by writing the exponent's bits."""
+    bits = builder.add(builder.fptosi(n, I32.llvm), _constant(I32.llvm, 127))
+    return builder.bitcast(builder.shl(bits, _constant(I32.llvm, 23)), F32.llvm)
+
+
+power_of_two = _operation(F32, (F32,), _power_of_two)
+within = _operation(  # lane by lane, x held between low and high; a NaN stays a NaN
+    F32,
+    (F32, F32, F32),
+    lambda b, x, low, high: b.select(
+        b.fcmp_ordered("<", x, low), low, b.select(b.fcmp_ordered(">", x, high), high, x)
+    ),
+)
 to_f32 = _operation(F32, (I32,), lambda b, x: b.sitofp(x, F32.llvm))
 round_i32 = _operation(  # to nearest, ties to even
     I32,
