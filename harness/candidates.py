@@ -39,6 +39,8 @@ def parse(name: str, *, corpus: str = "pydocs", tokens: int | None = None, seed:
 
     Raises BadInput when the name is malformed, UnknownName when a part of it is not known.
     """
+    if seed < 0 or (tokens is not None and tokens < 0):
+        raise BadInput(f"seed and tokens cannot be negative: {seed}, {tokens}")
     match = NAME.fullmatch(name)
     if match is None:
         raise BadInput(

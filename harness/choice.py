@@ -59,7 +59,9 @@ def choices(rows: Sequence[Row], depth: int) -> list[Choice]:
 
 def _place(row: Row) -> tuple[str, ...]:
     host = row.environment.host if row.environment else ""
-    return row.candidate, row.device, host, row.engine, str(row.threads)
+    # a projection picks the fastest thread count of each workload, so it is no part of its place
+    threads = str(row.threads) if row.environment else ""
+    return row.candidate, row.device, host, row.engine, threads
 
 
 def _inverse(reading: Reading | None) -> Reading | None:

@@ -8,6 +8,8 @@ from typing import Literal, TypeAlias
 from harness import stats
 from harness.records import Evidence, Failed, Measured, Row
 
+RANDOM = "speed only: random weights"
+UNSCORED = "not scored here"
 Mark: TypeAlias = Literal["M", "P", "F"]
 
 
@@ -79,6 +81,8 @@ def notes(row: Row) -> list[str]:
     found += [f"no memory: {why}" for why in [reason(row.resident)] if why]
     for reading in (read(row.seconds), read(row.joules)):
         found += reading.flags if reading else ()
-    found += row.quality.flags if row.quality else ("speed only: random weights",)
+    found += (
+        row.quality.flags if row.quality else (UNSCORED if not row.checkpoint_hash else RANDOM,)
+    )
     found += ["made with --quick"] if row.quick else []
     return list(dict.fromkeys(found))

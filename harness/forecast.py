@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 
 from harness import candidates, energy, workload
 from harness.errors import BadInput
@@ -11,6 +12,8 @@ from harness.records import Failed, Measured, Projected, Row, Workload
 from harness.roofline import Fit
 from targets.profile import Device, used
 
+FIRST = "ttft"
+
 
 def rows(known: Sequence[Row], devices: Iterable[Device], fit: Fit | None = None) -> list[Row]:
     """Each candidate and workload of `known` on each device that has no measured row of it.
@@ -18,13 +21,26 @@ def rows(known: Sequence[Row], devices: Iterable[Device], fit: Fit | None = None
     Quality and resident bytes are those of the measured row: the same weights would run.
     """
     there = {(row.candidate, row.workload, row.device) for row in known if row.environment}
-    points = {(row.candidate, row.workload): row for row in known if row.environment}
+    points: dict[tuple[str, str], Row] = {}
+    first = workload.parse(FIRST)
+    for row in sorted((row for row in known if row.environment), key=_worth):
+        points[row.candidate, row.workload] = row
+        # the first token takes a prompt of fixed length, whatever else was measured
+        if (row.candidate, FIRST) not in points:
+            points[row.candidate, FIRST] = replace(
+                row, workload=FIRST, phase=first.phase, tokens=first.tokens, depth=first.depth
+            )
     return [
         forecast(row, device, fit)
         for device in devices
         for (candidate, name), row in points.items()
         if (candidate, name, device.name) not in there
     ]
+
+
+def _worth(row: Row) -> tuple[bool, bool, bool]:
+    """Rows that tell most come last: with a time, in full, with a score."""
+    return not isinstance(row.seconds, Failed), not row.quick, row.quality is not None
 
 
 def forecast(row: Row, device: Device, fit: Fit | None = None) -> Row:

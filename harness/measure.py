@@ -262,7 +262,12 @@ def _check_memory(checkpoint: Checkpoint, room: int, environment: Environment) -
 
 
 def failed_row(
-    recipe: Recipe, name: str, threads: int, reason: str, environment: Environment
+    recipe: Recipe,
+    name: str,
+    threads: int,
+    reason: str,
+    environment: Environment,
+    quick: bool = False,
 ) -> Row:
     """The row of a point that could not be timed, with the reason."""
     run, failure = workload.parse(name), Failed(reason=reason)
@@ -285,4 +290,5 @@ def failed_row(
         quality=None,
         environment=environment,
         seed=recipe.seed,
+        quick=quick,
     )

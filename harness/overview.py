@@ -77,11 +77,12 @@ def markdown(rows: Iterable[Row], devices: Sequence[str]) -> str:
 
 
 NOTE = (
-    "Decoding from an empty context. `~` marks projections and modelled energy; the rest was "
-    "measured, on the first device. bits/byte: held-out text through the packed weights in the "
-    "engine that was timed, ± standard error; `-`: random weights, speed only. of limit: of the "
-    "read bandwidth of the memory, or of the cache, that the weights stream from; above 100 %, "
-    "memory was faster during the run than while its limit was measured."
+    "Decoding from an empty context, at the thread count that is fastest. `~` marks projections "
+    "and modelled energy; the rest was measured, on the first device. bits/byte: held-out text "
+    "through the packed weights in the engine that was timed, ± standard error; `-`: random "
+    "weights, speed only. of limit: of the read bandwidth of the memory, or of the cache, that the "
+    "weights stream from; above 100 %, memory was faster during the run than while its limit was "
+    "measured."
 )
 
 

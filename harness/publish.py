@@ -26,6 +26,8 @@ def fill(page: Path, blocks: Mapping[str, str]) -> Path:
 
     Raises BadInput when the page lacks a block.
     """
+    if not page.is_file():
+        raise BadInput(f"there is no page {page} to fill")
     text = page.read_text("utf-8")
     for name, content in blocks.items():
         pattern = re.compile(rf"(<!-- {name} -->\n).*?(<!-- /{name} -->)", re.DOTALL)

@@ -393,6 +393,7 @@ class Format:
     bits: float
     rtol: float
     source: str
+    density: float = 1.0  # share of the weights that is stored and multiplied
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -17,7 +17,7 @@ from typing import Any
 from pydantic import TypeAdapter, ValidationError
 
 from harness.errors import BadRow, CannotWrite
-from harness.records import SCHEMA, Projected, Row
+from harness.records import SCHEMA, Failed, Projected, Row
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,15 +155,19 @@ def has(folder: Path, key: Key) -> bool:
 
 
 def latest(rows: Iterable[Row]) -> list[Row]:
-    """One row a point: full before quick, then the newest, whatever code or weights were older."""
+    """One row a point: with a time before failed, full before quick, then the newest."""
     best: dict[tuple[str, ...], Row] = {}
     for row in rows:
         key = key_of(row)
         point = (key.recipe_hash, key.workload, key.engine, str(key.threads), key.host, key.device)
         rival = best.get(point)
-        if rival is None or (not row.quick, _started(row)) >= (not rival.quick, _started(rival)):
+        if rival is None or _worth(row) >= _worth(rival):
             best[point] = row
     return list(best.values())
+
+
+def _worth(row: Row) -> tuple[bool, bool, str]:
+    return not isinstance(row.seconds, Failed), not row.quick, _started(row)
 
 
 def refuse_quick(rows: Sequence[Row]) -> None:

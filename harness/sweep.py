@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass as checked
 from harness import candidates, host, limits, quality, store, workload
 from harness import checkpoint as checkpoints
 from harness.engines.numba import plan as plans
-from harness.errors import BadInput, HarnessError
+from harness.errors import BadInput, CannotWrite, HarnessError
 from harness.make import make
 from harness.measure import QUICK, Effort, failed_row, measure
 from harness.records import Checkpoint, Environment, Quality, Row
@@ -78,8 +78,11 @@ class Watch(Protocol):
     def rows(self, point: Point, rows: Sequence[Row]) -> None: ...
 
 
-def load(path: Path) -> Sweep:
-    """Read and check a sweep and every name in it. Raises BadInput, UnknownName."""
+def load(path: Path, devices: Path | None = None) -> Sweep:
+    """Read and check a sweep and every name in it. Raises BadInput, UnknownName.
+
+    devices: a folder of the user's own device profiles
+    """
     try:
         raw = tomllib.loads(path.read_text("utf-8"))
         sweep = TypeAdapter(Sweep).validate_python(raw)
@@ -96,7 +99,7 @@ def load(path: Path) -> Sweep:
         for name in point.workloads:
             workload.parse(name)
     for name in sweep.project.devices:
-        profile.load(name)
+        profile.load(name, devices)
     return sweep
 
 
@@ -139,6 +142,7 @@ def run(
     *,
     quick: bool = False,
     only: Iterable[str] = (),
+    devices: Path | None = None,
 ) -> list[Row]:
     """Do what is missing and write each row as it comes; returns the rows of this sweep.
 
@@ -146,8 +150,8 @@ def run(
     crashes, hangs or does not fit becomes Failure rows and the sweep goes on.
     """
     effort = QUICK if quick else Effort()
-    environment = replace(host.describe(), limits=limits.cached_limits())
-    device = profile.load(environment.device) if environment.device else None
+    environment = replace(host.describe(devices=devices), limits=limits.cached_limits())
+    device = profile.load(environment.device, devices) if environment.device else None
     found: list[Row] = []
     wanted = set(only)
     scores: dict[str, Quality | None] = {}
@@ -212,10 +216,14 @@ def _do(
             device=device,
             keep=lambda name, content: store.write_bytes(folder.parent / "pyperf" / name, content),
         )
-    except (HarnessError, MemoryError) as error:
-        reason = str(error) or "ran out of memory"
+    except (HarnessError, MemoryError, ImportError, OSError, RuntimeError) as error:
+        if isinstance(error, CannotWrite):
+            raise  # no row could be kept
+        reason = " ".join(str(error).split()) or "ran out of memory"
         missed = [name for name in point.workloads if name not in {row.workload for row in kept}]
-        rows = [failed_row(recipe, w, point.threads, reason, environment) for w in missed]
+        rows = [
+            failed_row(recipe, w, point.threads, reason, environment, effort.quick) for w in missed
+        ]
     return kept + [_kept(folder, row) for row in rows]
 
 

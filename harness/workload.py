@@ -97,6 +97,7 @@ def _filled(
             call = replace(
                 call,
                 kernel=spec.kernel if call.sizes["n"] > 1 else _single(spec.kernel),
+                operations=round(call.operations * spec.density),
                 weight_bytes=round(call.share * _stream_bytes(spec, tensor)),
                 arithmetic=spec.arithmetic,
                 format=form,

@@ -330,7 +330,7 @@ from harness.engines.numba import session
 with session.open_session(checkpoint.load(Path(sys.argv[1])), room=20, threads=2) as s:
     logits = session.feed(s, json.loads(sys.argv[2]))
 heavy = [m for m in ("torch", "pandas", "matplotlib", "scipy.optimize") if m in sys.modules]
-print(json.dumps([s.compile_seconds, heavy, logits.tolist()]))
+print(json.dumps([s.load_seconds, heavy, logits.tolist()]))
 """
 
 

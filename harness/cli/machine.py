@@ -137,7 +137,7 @@ def gate(
 
     chosen = items or gates.items()
     with bars() as progress:
-        task = progress.add_task("gate", total=len(chosen))
+        task = progress.add_task("gate", total=None)
         report = gates.gate(
             base,
             chosen,

@@ -61,6 +61,7 @@ def generate(
 ) -> None:
     """Write text, byte by byte, with the engine that is timed."""
     from harness import candidates, host
+    from harness import checkpoint as checkpoints
     from harness.engines.numba import session as engine
     from harness.errors import BadInput
     from harness.generate import sample
@@ -69,6 +70,11 @@ def generate(
     recipe = candidates.parse(candidate, corpus=corpus)
     if recipe.tokens == 0:
         raise BadInput(f"{candidate} runs on random weights, speed only; it has nothing to write")
+    if not (checkpoints.find(recipe) or checkpoints.find(candidates.base(recipe))):
+        raise BadInput(
+            f"{candidate} is not trained on {corpus}; run `edgewise train {candidate} "
+            f"--corpus {corpus}` first"
+        )
     checkpoint = make(recipe)
     start = prompt.encode()
     if not start:
@@ -87,7 +93,7 @@ def generate(
     print()
     note(
         f"{tokens / seconds:.0f} tokens/s on {threads} thread(s); first token after "
-        f"{1000 * (first - begin):.1f} ms; compiled or loaded in {session.compile_seconds:.1f} s"
+        f"{1000 * (first - begin):.1f} ms; compiled or loaded in {session.load_seconds:.1f} s"
     )
     if checkpoint.shape.context < room:
         note(f"longer than the {checkpoint.shape.context} bytes it was trained on")

@@ -4,13 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli import app
-from harness.cli.screen import HERE, Results, bars, note, stored, width, with_forecasts
+from harness.cli.screen import (
+    HERE,
+    Results,
+    bars,
+    devices_folder,
+    note,
+    stored,
+    width,
+    with_forecasts,
+)
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -38,7 +48,7 @@ def sweep(
     from harness.sweep import DEFAULT, estimate, expand, load, run
 
     host.require_supported()
-    plan = load(file or DEFAULT)
+    plan = load(file or DEFAULT, devices_folder())
     points = expand(plan, host.describe().cores)
     runs = sum(len(point.workloads) for point in points)
     seconds = estimate(points, QUICK if quick else Effort())
@@ -53,10 +63,12 @@ def sweep(
     begin = time.perf_counter()
     folder = results / host.describe().host
     with bars() as progress:
-        if plan.train is not None and not quick:
+        if plan.train is not None and not quick and find_spec("torch") is None:
+            note("PyTorch is not installed: nothing is trained here; what is shipped is measured")
+        elif plan.train is not None and not quick:
             print(demonstrate(plan.train, plan.corpus, progress))
         watch = _Watch(progress, runs)
-        rows = run(plan, folder / "rows", watch, quick=quick)
+        rows = run(plan, folder / "rows", watch, quick=quick, devices=devices_folder())
     summarise(rows, plan, folder, f"edgewise sweep {file or ''}".strip())
     note(f"{time.perf_counter() - begin:.0f} s in all")
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,7 +69,14 @@ def stored(folder: Path) -> list[Row]:
         note(f"edgewise: passed over: {problem}")
     if not rows:
         raise BadInput(f"no rows below {folder}; `edgewise sweep` measures some")
-    return store.latest(rows)
+    here = platform.node()
+    # "host" is the machine at hand; another one without a profile goes by its own name
+    return [
+        replace(row, device=row.environment.host)
+        if row.device == "host" and row.environment and row.environment.host != here
+        else row
+        for row in store.latest(rows)
+    ]
 
 
 def with_forecasts(rows: list[Row], names: list[str] | tuple[str, ...]) -> list[Row]:

@@ -65,6 +65,8 @@ def figures(rows: Sequence[Row], folder: Path, kernels: bool = False) -> list[Pa
     present = {row.device for row in rows}
     devices = [name for name in names if name in present][:4]
     scored = [row for row in rows if row.quality]
+    first = next((row.environment.host for row in rows if row.environment), "")
+    here = [row for row in rows if row.environment and row.environment.host == first]
     deep = [row for row in rows if fnmatchcase(row.candidate, "*:110m@int4")]
     makers: tuple[Callable[[], Path], ...] = (
         lambda: plot.pareto_figure(scored, folder / "quality_latency.png", "tg64", devices),
@@ -73,8 +75,8 @@ def figures(rows: Sequence[Row], folder: Path, kernels: bool = False) -> list[Pa
             [row for row in scored if row.device in devices], folder / "energy.png"
         ),
         lambda: plot.roofline_figure(
-            [*_points(rows), *(_kernels() if kernels else ())],
-            _limits(rows),
+            [*_points(here), *(_kernels() if kernels else ())],
+            _limits(here),
             folder / "roofline.png",
             1,
             hosts[0],

@@ -79,6 +79,7 @@ SPEC = Format(
     kernel="sparse_matvec",
     arithmetic="float32",
     bits=24.0,
+    density=0.5,
     rtol=1e-5,
     source="magnitude pruning, Han et al. 2015, without retraining; compressed sparse rows",
 )

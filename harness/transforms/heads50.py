@@ -40,6 +40,9 @@ def apply(
 
 
 def reshape(shape: Shape) -> Shape:
+    """Raises BadInput where a layer has no attention."""
+    if set(shape.mixers) != {"attention"}:
+        raise BadInput(f"heads50 removes attention heads; {', '.join(set(shape.mixers))} has none")
     keep = max(1, shape.kv_heads // 2)
     return replace(shape, heads=keep * (shape.heads // shape.kv_heads), kv_heads=keep)
 

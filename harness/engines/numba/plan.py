@@ -12,6 +12,7 @@ import importlib.util
 import os
 import sys
 import tempfile
+from contextlib import suppress
 from functools import cache
 from itertools import groupby
 from pathlib import Path
@@ -49,6 +50,17 @@ def load(checkpoint: Checkpoint) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def first_seconds(module: ModuleType, seconds: float) -> float:
+    """What the first load of this plan took, which compiled it; `seconds` if this is the first."""
+    path = Path(str(module.__file__)).with_suffix(".seconds")
+    try:
+        return float(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        with suppress(OSError):  # a cache that cannot be written has compiled just now
+            path.write_text(repr(seconds), "utf-8")
+        return seconds
 
 
 def write(checkpoint: Checkpoint) -> str:
@@ -119,6 +131,7 @@ def fingerprint() -> str:
     """Hash of all that decides what machine code comes out."""
     digest = hashlib.sha256()
     roots = [Path(kernels.__file__).parent, SOURCES / "mixers", SOURCES / "ffns"]
+    roots.append(Path(__file__).parent)
     if user := os.environ.get(plugins.PLUGINS):
         roots.append(Path(user))
     files = [p for root in roots for p in root.rglob("*.py")] + [SOURCES / "arena.py"]
