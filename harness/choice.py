@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -40,7 +41,8 @@ def choices(rows: Sequence[Row], depth: int) -> list[Choice]:
     if not chosen:
         depths = ", ".join(map(str, sorted({row.depth for row in decodes}))) or "none"
         raise BadInput(f"no decode rows at context depth {depth}; depths with rows: {depths}")
-    prompts = {_place(row): row.seconds for row in rows if row.workload.split()[0] == "ttft"}
+    first = [row for row in rows if row.workload.split()[0] == "ttft"]
+    prompts = {_prompt_place(row): row.seconds for row in sorted(first, key=_slowest_first)}
     found = []
     for place, row in chosen.items():
         seconds = evidence.per(evidence.read(row.seconds), row.tokens)
@@ -50,7 +52,7 @@ def choices(rows: Sequence[Row], depth: int) -> list[Choice]:
             rate=_inverse(seconds),
             joules=evidence.per(evidence.read(row.joules), row.tokens),
             memory=evidence.read(row.resident),
-            first_token=evidence.read(prompts.get(place)),
+            first_token=evidence.read(prompts.get(_prompt_place(row))),
             quality=row.quality,
         )
         found.append(choice)
@@ -59,9 +61,17 @@ def choices(rows: Sequence[Row], depth: int) -> list[Choice]:
 
 def _place(row: Row) -> tuple[str, ...]:
     host = row.environment.host if row.environment else ""
-    # a projection picks the fastest thread count of each workload, so it is no part of its place
-    threads = str(row.threads) if row.environment else ""
-    return row.candidate, row.device, host, row.engine, threads
+    return row.candidate, row.device, host, row.engine, str(row.threads)
+
+
+def _prompt_place(row: Row) -> tuple[str, ...]:
+    """Where a prompt's row serves: a projection picks the fastest thread count of each workload."""
+    return _place(row) if row.environment else _place(row)[:-1]
+
+
+def _slowest_first(row: Row) -> tuple[float, int]:
+    reading = evidence.read(row.seconds)
+    return (-reading.value if reading else -math.inf), row.threads
 
 
 def _inverse(reading: Reading | None) -> Reading | None:

@@ -148,8 +148,27 @@ def test_rows_brought_from_a_board_take_the_place_of_its_projections():
     here = fake.row("mcsd", "nano", "int8")
     brought = replace(here, device="rpi5")
     devices = [profile.load("rpi5"), profile.load("rpi4")]
-    assert {row.device for row in forecast.rows([here], devices)} == {"rpi5", "rpi4"}
-    assert {row.device for row in forecast.rows([here, brought], devices)} == {"rpi4"}
+
+    def projected(known):
+        return {r.device for r in forecast.rows(known, devices) if r.workload == "tg64"}
+
+    assert projected([here]) == {"rpi5", "rpi4"}
+    assert projected([here, brought]) == {"rpi4"}
+
+
+def test_the_first_token_is_forecast_though_only_decoding_was_measured():
+    from harness import forecast
+    from targets import profile
+
+    found = forecast.rows([fake.row("mcsd", "nano", "int8")], [profile.load("rpi5")])
+    assert {row.workload for row in found} == {"tg64", "ttft"}
+
+
+def test_a_failed_run_hides_no_row_with_a_time_of_the_same_point():
+    good = fake.row("mcsd", "nano", "int8")
+    environment = replace(good.environment, started="2099-01-01T00:00:00+00:00")
+    bad = replace(good, seconds=Failed(reason="hung"), environment=environment)
+    assert store.latest([good, bad]) == [good]
 
 
 def test_a_forecast_keeps_the_quality_and_the_bytes_of_the_measured_weights():

@@ -20,7 +20,8 @@ class Session:
     """A checkpoint ready to run, with the context it has seen so far.
 
     depth: tokens seen; room: tokens that fit; load_seconds: what the first call took to compile or
-    to load from the cache; compile_seconds: what compiling took when the cache had nothing. The checkpoint itself is not kept.
+    to load from the cache; compile_seconds: what compiling took when the cache had nothing.
+    The checkpoint itself is not kept.
     """
 
     name: str
