@@ -44,7 +44,7 @@ def choices(rows: Sequence[Row], depth: int) -> list[Choice]:
     first = [row for row in rows if row.workload.split()[0] == "ttft"]
     prompts = {_prompt_place(row): row.seconds for row in sorted(first, key=_slowest_first)}
     found = []
-    for place, row in chosen.items():
+    for row in chosen.values():
         seconds = evidence.per(evidence.read(row.seconds), row.tokens)
         choice = Choice(
             row=row,
