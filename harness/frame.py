@@ -12,9 +12,9 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
-from harness import evidence, plugins, store
+from harness import evidence, plugins, stats, store
 from harness.errors import UnknownName
-from harness.records import Row
+from harness.records import Measured, Row
 
 
 def select(
@@ -78,6 +78,8 @@ def records(rows: Iterable[Row]) -> list[dict[str, str | float | bool | None]]:
             flat[name] = reading.value if reading else None
             flat[f"{name}_low"] = reading.low if reading else None
             flat[f"{name}_high"] = reading.high if reading else None
+        samples = row.seconds.samples if isinstance(row.seconds, Measured) else ()
+        flat["seconds_p90"] = stats.p90(samples) if samples else None
         flat["resident_evidence"] = row.resident.kind
         flat["quality_standard_error"] = row.quality.standard_error if row.quality else None
         flat["corpus"] = row.quality.corpus if row.quality else None

@@ -25,8 +25,9 @@ from targets.profile import Device
 
 SWEEPS = Path(__file__).parent / "sweeps"
 DEFAULT = SWEEPS / "default.toml"
-SECONDS_A_PROCESS = 2.0  # start, load, warm up and time, on a small model
-SECONDS_A_CANDIDATE = 8.0  # make, compile, score
+SECONDS_A_PROCESS = 1.8  # start, load, warm up and time, on a small model
+SECONDS_A_CANDIDATE = 4.0  # make, compile, score
+SECONDS_BEFORE, TOKENS_A_SECOND = 20.0, 6000.0  # limits and figures; training
 
 
 @checked(frozen=True, kw_only=True, config={"extra": "forbid"})
@@ -117,11 +118,12 @@ def expand(sweep: Sweep, cores: int) -> list[Point]:
     return [Point(name, threads, tuple(w)) for (name, threads), w in found.items()]
 
 
-def estimate(points: Sequence[Point], effort: Effort) -> float:
-    """Seconds the points may take, roughly: worker processes, and making each candidate once."""
+def estimate(points: Sequence[Point], effort: Effort, train: Train | None = None) -> float:
+    """Seconds the points may take, roughly: training, worker processes, making each candidate."""
+    before = (SECONDS_BEFORE + train.tokens / TOKENS_A_SECOND) if train else SECONDS_BEFORE
     spawned = sum(len(p.workloads) for p in points) * (effort.processes + 1)
     names = {p.candidate for p in points}
-    return SECONDS_A_PROCESS * spawned + SECONDS_A_CANDIDATE * len(names)
+    return before + SECONDS_A_PROCESS * spawned + SECONDS_A_CANDIDATE * len(names)
 
 
 def missing(

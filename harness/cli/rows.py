@@ -51,7 +51,7 @@ def sweep(
     plan = load(file or DEFAULT, devices_folder())
     points = expand(plan, host.describe().cores)
     runs = sum(len(point.workloads) for point in points)
-    seconds = estimate(points, QUICK if quick else Effort())
+    seconds = estimate(points, QUICK if quick else Effort(), None if quick else plan.train)
     print(
         f"{plan.title}\n{len({p.candidate for p in points})} candidates, {runs} rows, about "
         f"{seconds / 60:.0f} min on this machine; projected to {len(plan.project.devices)} devices"
