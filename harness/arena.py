@@ -21,4 +21,6 @@ TABLE, TABLE_PITCH = 18, 19  # per thread: rotary cosines and sines
 PREPARED_PITCH = 20  # bytes of `prepared` per thread; starts at 0
 DIMS = 21
 
-ROPE_BASE = 0  # place in `small` of the one number every layer shares
+# ---- places in `small` of what every layer shares
+EPSILON = 0  # of every RMSNorm of the block
+SPEEDS = 1  # (head_width,): rotary speeds, high parts then low ones; see kernels.rope.split

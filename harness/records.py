@@ -20,6 +20,31 @@ SCHEMA = 1  # raised by one whenever a stored field changes meaning
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class RopeScaling:
+    """How rotary positions are stretched beyond the context first trained on.
+
+    linear: all speeds over `factor` (Chen et al. 2023). llama3: only those of pairs that turn less
+    than `low_turns` times within `original_context`, none that turn more than `high_turns` times,
+    a blend between (Llama 3.1's own rule).
+    """
+
+    kind: Literal["linear", "llama3"]
+    factor: float
+    low_turns: float = 1.0
+    high_turns: float = 4.0
+    original_context: int = 8192
+
+    def __post_init__(self) -> None:
+        if not self.factor >= 1 or self.original_context < 1:
+            raise ValueError(
+                f"a scaling needs factor and original_context of at least 1, "
+                f"got {self.factor} and {self.original_context}"
+            )
+        if not 0 < self.low_turns < self.high_turns:
+            raise ValueError(f"turns must rise from above 0: {self.low_turns}, {self.high_turns}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """Dimensions of a stack of blocks, each RMSNorm + mixer + RMSNorm + gated ffn.
 
@@ -42,6 +67,8 @@ class Shape:
     selector_rank: int = 8
     tied: bool = False  # the head is the embedding
     rope_base: float = 10000.0
+    rope_scaling: RopeScaling | None = None
+    norm_epsilon: float = 1e-5  # inside the square root of every RMSNorm of the block
 
     def __post_init__(self) -> None:
         for name in ("vocabulary", "width", "layers", "hidden", "heads", "kv_heads", "head_width",
@@ -54,6 +81,11 @@ class Shape:
             raise ValueError(f"{self.heads} heads cannot share {self.kv_heads} key-value heads")
         if self.width % self.channels:
             raise ValueError(f"width {self.width} does not split into {self.channels} channels")
+        if not self.norm_epsilon > 0 or not self.rope_base > 1:
+            raise ValueError(
+                f"norm_epsilon must be above 0 and rope_base above 1, "
+                f"got {self.norm_epsilon} and {self.rope_base}"
+            )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

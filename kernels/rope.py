@@ -1,6 +1,7 @@
-"""Rotary positions, in place: pairs (i, i + w/2) of each head turn by position * base^(-2i/w).
+"""Rotary positions, in place: pair (i, i + w/2) of each head turns by position * speed(i).
 
-Sizes: n tokens from position `depth`, h heads, w values a head (even).
+Sizes: n tokens from position `depth`, h heads, w values a head (even). Speeds are a table of w
+values, made by `split`, so that how a model stretches them is not known here.
 """
 
 from __future__ import annotations
@@ -12,14 +13,21 @@ from kernels.simd import OPTIONS
 from kernels.spec import Argument, Array, Cost, Kernel, Sizes
 
 
+def split(speeds: Array) -> Array:
+    """Float64 speeds (w/2,) -> float32 (w,): their high parts, then what those leave out."""
+    high = speeds.astype(np.float32)
+    return np.concatenate([high, (speeds - high).astype(np.float32)])
+
+
 @njit(**OPTIONS)
-def angles(depth: int, n: int, w: int, base: float, table: Array, to: int) -> None:
+def angles(depth: int, n: int, w: int, speeds: Array, at: int, table: Array, to: int) -> None:
     """Write cosines then sines, w/2 each, of positions depth.. to table[to : to + n*w]."""
     half = w // 2
     for t in range(n):
         for i in range(half):
             # float64: at position 16384 a float32 angle is off by a thousandth
-            angle = np.float64(depth + t) * base ** (-2.0 * i / w)
+            speed = np.float64(speeds[at + i]) + np.float64(speeds[at + half + i])
+            angle = np.float64(depth + t) * speed
             table[to + t * w + i] = np.float32(np.cos(angle))
             table[to + t * w + half + i] = np.float32(np.sin(angle))
 
@@ -37,10 +45,10 @@ def rotate(x: Array, at: int, w: int, table: Array, table_at: int) -> None:
 
 
 @njit(**OPTIONS)
-def run(depth: Array, base: Array, x: Array, table: Array, first: int, last: int) -> None:
+def run(depth: Array, speeds: Array, x: Array, table: Array, first: int, last: int) -> None:
     n, h, w = x.shape
     flat = x.reshape(n * h * w)
-    angles(depth[0], n, w, base[0], table, 0)
+    angles(depth[0], n, w, speeds, 0, table, 0)
     for t in range(first, last):
         for head in range(h):
             rotate(flat, (t * h + head) * w, w, table, t * w)
@@ -49,17 +57,18 @@ def run(depth: Array, base: Array, x: Array, table: Array, first: int, last: int
 def inputs(sizes: Sizes, rng: np.random.Generator) -> tuple[Array, ...]:
     shape = (sizes["n"], sizes["h"], sizes["w"])
     depth = np.array([int(rng.integers(0, 5000))])
-    return depth, np.array([10000.0]), rng.standard_normal(shape).astype(np.float32)
+    speeds = 10000.0 ** (-2.0 * np.arange(sizes["w"] // 2) / sizes["w"])
+    return depth, split(speeds), rng.standard_normal(shape).astype(np.float32)
 
 
-def reference(sizes: Sizes, depth: Array, base: Array, x: Array) -> tuple[Array, ...]:
+def reference(sizes: Sizes, depth: Array, speeds: Array, x: Array) -> tuple[Array, ...]:
     """As a complex product: (x_i + j x_{i+w/2}) * e^{j angle}."""
     import torch
 
     half = sizes["w"] // 2
     values = torch.from_numpy(x).double()
     position = torch.arange(sizes["n"]).double() + float(depth[0])
-    rate = float(base[0]) ** (-2.0 * torch.arange(half).double() / sizes["w"])
+    rate = torch.from_numpy(speeds).double().view(2, half).sum(0)
     turn = torch.polar(torch.ones(sizes["n"], half).double(), position[:, None] * rate)
     turned = torch.complex(values[..., :half], values[..., half:]) * turn[:, None]
     return (torch.cat([turned.real, turned.imag], -1).numpy(),)
@@ -67,14 +76,14 @@ def reference(sizes: Sizes, depth: Array, base: Array, x: Array) -> tuple[Array,
 
 def cost(sizes: Sizes) -> Cost:
     n, h, w = sizes["n"], sizes["h"], sizes["w"]
-    return Cost(operations=3 * n * h * w, moved_bytes=8 * n * h * w + 16)
+    return Cost(operations=3 * n * h * w, moved_bytes=8 * n * h * w + 8 + 4 * w)
 
 
 SPEC = Kernel(
     name="rope",
     arguments=(
         Argument("depth", "input", np.int64, (1,)),
-        Argument("base", "input", np.float64, (1,)),
+        Argument("speeds", "input", np.float32, ("w",)),
         Argument("x", "state", np.float32, ("n", "h", "w")),
         Argument("table", "scratch", np.float32, (lambda s: s["n"] * s["w"],)),
     ),

@@ -18,7 +18,6 @@ from harness import candidates, plugins
 from harness.errors import BadCheckpoint
 from harness.records import Checkpoint, Recipe, Shape
 
-EPS = 1e-5  # of every RMSNorm between layers
 TIED_SCALE = 0.02  # of an embedding that is also the head, so that first logits are small
 
 
@@ -37,14 +36,15 @@ class Block(nn.Module):
         super().__init__()
         mixer = plugins.pick(plugins.mixers(), shape.mixers[layer], "mixer")
         ffn = plugins.pick(plugins.ffns(), shape.ffn, "ffn")
+        self.epsilon = shape.norm_epsilon
         self.mixer_norm = nn.Parameter(torch.ones(shape.width))
         self.mixer: nn.Module = plugins.half(mixer, "reference").build(shape, **mixer.options)
         self.ffn_norm = nn.Parameter(torch.ones(shape.width))
         self.ffn: nn.Module = plugins.half(ffn, "reference").build(shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.mixer(_norm(x, self.mixer_norm))
-        return cast(Tensor, x + self.ffn(_norm(x, self.ffn_norm)))
+        x = x + self.mixer(_norm(x, self.mixer_norm, self.epsilon))
+        return cast(Tensor, x + self.ffn(_norm(x, self.ffn_norm, self.epsilon)))
 
     def layers(self) -> dict[str, Layer]:
         """The two halves by their part of a canonical name."""
@@ -71,7 +71,8 @@ class Model(nn.Module):
         x = F.embedding(tokens, self.embedding)
         for block in self.blocks:
             x = block(x)
-        return F.linear(_norm(x, self.norm), self.embedding if self.shape.tied else self.head)
+        x = _norm(x, self.norm, self.shape.norm_epsilon)
+        return F.linear(x, self.embedding if self.shape.tied else self.head)
 
     def export(self) -> dict[str, NDArray[np.float32]]:
         """Every tensor by canonical name, float32."""
@@ -155,8 +156,8 @@ def _check(arrays: Mapping[str, NDArray[Any]], shape: Shape) -> None:
             raise BadCheckpoint(f"tensor {name!r} has shape {found}, expected {tensor.shape}")
 
 
-def _norm(x: Tensor, gain: Tensor) -> Tensor:
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + EPS) * gain
+def _norm(x: Tensor, gain: Tensor, epsilon: float) -> Tensor:
+    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon) * gain
 
 
 def _numpy(tensor: Tensor) -> NDArray[np.float32]:

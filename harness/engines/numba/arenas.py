@@ -10,7 +10,9 @@ import numpy as np
 from harness import arena, plugins
 from harness.candidates import tensors
 from harness.errors import BadCheckpoint
+from harness.mixers.attention.spec import speeds
 from harness.records import Array, Checkpoint, Shape, Tensor
+from kernels import rope
 
 ALIGN = 64
 
@@ -110,8 +112,8 @@ def _place(
     places: dict[str, int] = {}
     ends: dict[str, int] = {}
     packed: dict[str, Mapping[str, Array]] = {}
-    values = [np.array([checkpoint.shape.rope_base], np.float32)]
-    packed_at, small_at = 0, 1
+    values = [_shared(checkpoint.shape)]
+    packed_at, small_at = 0, values[0].size
     specs = tensors(checkpoint.shape)
     first: dict[int, str] = {}  # random weights repeat one array in every layer
     for name, tensor in specs.items():
@@ -135,6 +137,11 @@ def _place(
         else:
             here[:] = weights[places[twin] : ends[twin]]
     return places, ends, weights, np.concatenate(values)
+
+
+def _shared(shape: Shape) -> Array:
+    """What every layer reads, at the places in `small` that harness.arena names."""
+    return np.concatenate([np.array([shape.norm_epsilon], np.float32), rope.split(speeds(shape))])
 
 
 def _aligned(size: int) -> Array:

@@ -181,7 +181,7 @@ def norm(thread, n, start, gain, dims, small, scratch):
     to = dims[arena.NORMED] + thread * dims[arena.NORMED_PITCH]
     for t in range(n):
         at = dims[arena.RESIDUAL] + (start + t) * width
-        normalise(scratch, at, width, small, gain, scratch, to + t * width)
+        normalise(scratch, at, width, small[arena.EPSILON], small, gain, scratch, to + t * width)
 
 
 @njit(**OPTIONS)

@@ -20,7 +20,7 @@ def begin(
 ) -> None:
     """Once per call: this thread's table of angles for positions depth.."""
     table = dims[arena.TABLE] + thread * dims[arena.TABLE_PITCH]
-    rope.angles(depth, n, dims[arena.HEAD_WIDTH], small[arena.ROPE_BASE], scratch, table)
+    rope.angles(depth, n, dims[arena.HEAD_WIDTH], small, arena.SPEEDS, scratch, table)
 
 
 @njit(**OPTIONS)

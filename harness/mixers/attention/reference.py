@@ -15,17 +15,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from harness.mixers.attention.spec import speeds
 from harness.records import Shape
 
 
-def rotate(x: Tensor, base: float) -> Tensor:
-    """x (b,h,n,w) with feature i and i + w/2 turned by position times base^(-2i/w).
+def rotate(x: Tensor, speeds: NDArray[np.float64]) -> Tensor:
+    """x (b,h,n,w) with features i and i + w/2 turned by position times speeds (w/2,).
 
     Su et al. 2021, in the half-split layout of Llama.
     """
     n, half = x.shape[-2], x.shape[-1] // 2
-    speed = base ** (-torch.arange(half, dtype=torch.float64) / half)
-    angle = torch.arange(n, dtype=torch.float64)[:, None] * speed
+    angle = torch.arange(n, dtype=torch.float64)[:, None] * torch.from_numpy(speeds)
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
     a, b = x[..., :half], x[..., half:]
     return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
@@ -37,7 +37,7 @@ class Attention(nn.Module):
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.heads, self.kv_heads = shape.heads, shape.kv_heads
-        self.head_width, self.rope_base = shape.head_width, shape.rope_base
+        self.head_width, self.speeds = shape.head_width, speeds(shape)
         rows = (shape.heads + 2 * shape.kv_heads) * shape.head_width
         bound = 1 / math.sqrt(shape.width)
         self.qkv = nn.Parameter(torch.empty(rows, shape.width).uniform_(-bound, bound))
@@ -50,7 +50,7 @@ class Attention(nn.Module):
         b, n, _ = x.shape
         h, g, w = self.heads, self.kv_heads, self.head_width
         projected = F.linear(x, self.qkv).view(b, n, h + 2 * g, w).transpose(1, 2)
-        turned = rotate(projected[:, : h + g], self.rope_base)
+        turned = rotate(projected[:, : h + g], self.speeds)
         q, k, v = turned[:, :h], turned[:, h:], projected[:, h + g :]
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=h != g)
         return F.linear(mixed.transpose(1, 2).reshape(b, n, h * w), self.o)

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from harness.records import Call, Mixer, Shape, Tensor
+import math
+
+import numpy as np
+
+from harness.records import Array, Call, Mixer, Shape, Tensor
 
 
 def tensors(shape: Shape) -> tuple[Tensor, ...]:
@@ -13,6 +17,25 @@ def tensors(shape: Shape) -> tuple[Tensor, ...]:
         Tensor("v", (keys, shape.width)),
         Tensor("o", (shape.width, queries)),
     )
+
+
+def speeds(shape: Shape) -> Array:
+    """How far each pair of a head's features turns a token [rad], float64 (head_width/2,).
+
+    Su et al. 2021, section 3.2.2: base^(-2i/w); stretched as RopeScaling says.
+    """
+    w = shape.head_width
+    plain: Array = shape.rope_base ** (-2.0 * np.arange(w // 2) / w)
+    scaling = shape.rope_scaling
+    if scaling is None:
+        return plain
+    if scaling.kind == "linear":
+        return plain / scaling.factor
+    turns = scaling.original_context * plain / (2 * math.pi)
+    kept = (turns - scaling.low_turns) / (scaling.high_turns - scaling.low_turns)
+    kept = np.clip(kept, 0.0, 1.0)
+    stretched: Array = kept * plain + (1 - kept) * plain / scaling.factor
+    return stretched
 
 
 def state_values(shape: Shape, depth: int) -> int:
