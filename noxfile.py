@@ -118,7 +118,7 @@ for _path in sorted(DEVICES.glob("*.toml")):
 def check_lint(session: nox.Session) -> None:
     run(session, "ruff", "check", "--quiet", ".")
     run(session, "ruff", "format", "--check", "--quiet", ".")
-    run(session, "importlinter.cli")
+    execute(session, str(PROGRAMS / "lint-imports"))  # `python -m importlinter.cli` does nothing
 
 
 def check_types(session: nox.Session) -> None:
@@ -126,14 +126,16 @@ def check_types(session: nox.Session) -> None:
 
 
 def run(session: nox.Session, module: str, *words: str) -> None:
-    """`python -m MODULE WORDS` in the shared environment.
+    """`python -m MODULE WORDS` in the shared environment."""
+    execute(session, str(PYTHON), "-m", module, *words)
+
+
+def execute(session: nox.Session, *words: str) -> None:
+    """A program with the shared environment first on its path.
 
     Ctrl-C leaves it time to save what it did. stderr stays apart, for progress bars and pipes.
     """
     session.run(
-        str(PYTHON),
-        "-m",
-        module,
         *words,
         env={"PATH": os.pathsep.join([str(PROGRAMS), os.environ.get("PATH", "")])},
         external=True,
