@@ -164,10 +164,12 @@ def physical(cpus: tuple[int, ...], root: Path = ROOT) -> int:
     return sum(_turn(cpu, cpus, root) == 0 for cpu in cpus)
 
 
-def pin(cpus: tuple[int, ...]) -> None:
-    """Keep the calling thread on these CPUs, where the system can; () leaves it free."""
+def pin(cpus: tuple[int, ...], thread: int = 0) -> None:
+    """Keep a thread, by default the calling one, on these CPUs, where the system can; () leaves
+    it free.
+    """
     if cpus and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, cpus)
+        os.sched_setaffinity(thread, cpus)
 
 
 def clusters(root: Path = ROOT) -> tuple[tuple[str, tuple[int, ...]], ...]:

@@ -72,14 +72,14 @@ def measure(seconds: float = 25.0) -> Samples:
     for task in tasks:
         # On a slow machine fewer limits, those of few threads, are better than none in time.
         if time.monotonic() < start + 0.6 * seconds:
-            passes.append(_calibrate(task))
+            passes.append(calibrate(task))
     tasks = tasks[: len(passes)]
     found: dict[str, list[float]] = {task.key: [] for task in tasks}
     # Round by round over all tasks, so that a noisy moment costs each of them one sample.
     for _ in range(ROUNDS):
         for task, count in zip(tasks, passes, strict=True):
             if time.monotonic() < start + seconds:
-                found[task.key].append(task.amount * count / _seconds(task, count))
+                found[task.key].append(task.amount * count / elapsed(task, count))
     return {key: tuple(rounds) for key, rounds in found.items() if rounds}
 
 
@@ -135,7 +135,7 @@ def _tasks() -> list[Task]:
             ("copy_bytes_per_s", far, _copy(probes.copy)),
         ):
             if values.size >= 64 * threads:
-                works = tuple(_on(work, part) for part in np.array_split(values, threads))
+                works = tuple(on(work, part) for part in np.array_split(values, threads))
                 tasks.append(Task(f"{name}.{threads}", cpus, works, values.nbytes))
         tasks += _core_tasks(cpus, threads, str(threads))
     kinds = clusters()
@@ -151,7 +151,7 @@ def _core_tasks(cpus: tuple[int, ...], threads: int, suffix: str) -> Iterator[Ta
 
     # Every core has the same chain to finish, so the slowest one's clock is seen.
     turns = float(probes.CHAIN * probes.STEPS)
-    yield Task(f"clock_hz.{suffix}", cpus, (_on(probes.chain, 3, 5),) * threads, turns)
+    yield Task(f"clock_hz.{suffix}", cpus, (on(probes.chain, 3, 5),) * threads, turns)
     lanes = 2.0 * LANES * probes.STEPS
     floats: list[Form] = [
         (probes.multiply_add, (np.ones(1024, np.float32),), 2.0 * 1024 * probes.FUSED)
@@ -170,15 +170,15 @@ def _core_tasks(cpus: tuple[int, ...], threads: int, suffix: str) -> Iterator[Ta
     for name, forms in (("float32_ops_per_s", floats), ("int8_ops_per_s", ints)):
         # Which form reaches the peak depends on the instruction set: the fastest one counts.
         work, arrays, amount = max(forms, key=lambda form: _rate(form, cpus[:1]))
-        works = tuple(_on(work, *(array.copy() for array in arrays)) for _ in range(threads))
+        works = tuple(on(work, *(array.copy() for array in arrays)) for _ in range(threads))
         yield Task(f"{name}.{suffix}", cpus, works, amount * threads)
 
 
 def _rate(form: Form, cpus: tuple[int, ...]) -> float:
     work, arrays, amount = form
-    task = Task("", cpus, (_on(work, *arrays),), amount)
-    passes = _calibrate(task)
-    return amount * passes / _seconds(task, passes)
+    task = Task("", cpus, (on(work, *arrays),), amount)
+    passes = calibrate(task)
+    return amount * passes / elapsed(task, passes)
 
 
 def last_cache(cpus: tuple[int, ...]) -> int:
@@ -187,7 +187,8 @@ def last_cache(cpus: tuple[int, ...]) -> int:
     return sizes.get("l3") or sizes.get("l2") or 0
 
 
-def _on(work: Callable[..., object], *given: Array | int) -> Work:
+def on(work: Callable[..., object], *given: Array | int) -> Work:
+    """The work on those arrays, which is told how many passes to make."""
     return lambda passes: work(*given, passes)
 
 
@@ -199,16 +200,16 @@ def _copy(work: Callable[..., object]) -> Callable[[Array, int], object]:
     return halves
 
 
-def _calibrate(task: Task) -> int:
-    """Passes that fill a round; the first call compiles."""
-    _seconds(task, 1)
+def calibrate(task: Task, wanted: float = ROUND_SECONDS) -> int:
+    """Passes that take so many seconds; the first call compiles."""
+    elapsed(task, 1)
     passes = 1
-    while (took := _seconds(task, passes)) < ROUND_SECONDS / 8:
+    while (took := elapsed(task, passes)) < wanted / 8:
         passes *= 8
-    return max(1, round(passes * ROUND_SECONDS / took))
+    return max(1, round(passes * wanted / took))
 
 
-def _seconds(task: Task, passes: int) -> float:
+def elapsed(task: Task, passes: int) -> float:
     """From when the first thread starts to when the last one is done."""
     threads = len(task.works)
     gate = threading.Barrier(threads)

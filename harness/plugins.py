@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from harness import foreign
 from harness.errors import BadPlugin, UnknownName
-from harness.records import Corpus, Ffn, Format, Metric, Mixer, Transform
+from harness.records import Corpus, Engine, Ffn, Format, Metric, Mixer, Transform
 
 foreign.refuse()  # before the first import that only our package can satisfy
 
@@ -34,37 +34,42 @@ def pick(table: Mapping[str, T], name: str, what: str) -> T:
 
 @cache
 def kernel_specs() -> Mapping[str, Kernel]:
-    return _load("kernels", Kernel)
+    return load("kernels", Kernel)
 
 
 @cache
 def mixers() -> Mapping[str, Mixer]:
-    return _load("harness.mixers", Mixer)
+    return load("harness.mixers", Mixer)
 
 
 @cache
 def ffns() -> Mapping[str, Ffn]:
-    return _load("harness.ffns", Ffn)
+    return load("harness.ffns", Ffn)
 
 
 @cache
 def corpora() -> Mapping[str, Corpus]:
-    return _load("harness.corpora", Corpus)
+    return load("harness.corpora", Corpus)
 
 
 @cache
 def metrics() -> Mapping[str, Metric]:
-    return _load("harness.metrics", Metric)
+    return load("harness.metrics", Metric)
+
+
+@cache
+def engines() -> Mapping[str, Engine]:
+    return load("harness.engines", Engine)
 
 
 @cache
 def formats() -> Mapping[str, Format]:
-    return _load("harness.formats", Format)
+    return load("harness.formats", Format)
 
 
 @cache
 def transforms() -> Mapping[str, Transform]:
-    return _load("harness.transforms", Transform)
+    return load("harness.transforms", Transform)
 
 
 def half(plugin: Mixer | Ffn, part: str) -> ModuleType:
@@ -75,7 +80,7 @@ def half(plugin: Mixer | Ffn, part: str) -> ModuleType:
     return importlib.import_module(f"harness.{kind}.{folder}.{part}")
 
 
-def _load(package: str, kind: type[T]) -> dict[str, T]:
+def load(package: str, kind: type[T]) -> dict[str, T]:
     """Every SPEC (and VARIANTS) in a package, then in the user's folder of the same name."""
     found: dict[str, T] = {}
     home = importlib.import_module(package)

@@ -6,9 +6,9 @@ Units are SI without prefixes: seconds, bytes, joules, operations. One multiply-
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -441,6 +441,41 @@ class Transform:
     summary: str
     reshape: Callable[[Shape], Shape]
     apply: Callable[[Checkpoint, Recipe, Callable[[str, int, int], None]], Checkpoint]
+    source: str
+
+
+class Opened(Protocol):
+    """A checkpoint that an engine has loaded, with the context it has seen so far."""
+
+    def feed(self, tokens: Sequence[int]) -> Array:
+        """Read tokens; the logits (vocabulary,) after the last one, float32."""
+
+    def step(self, token: int) -> Array:
+        """The logits (vocabulary,) after one more token; valid until the next call."""
+
+    def reset(self) -> None:
+        """Forget the context."""
+
+    def close(self) -> None:
+        """Give memory and threads back."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Engine:
+    """What runs a checkpoint: ours, or a peer that other people use.
+
+    packages: what must be importable, () for ours
+    forms: how it can hold the weights, name -> a line on it; one of our formats keeps its name
+    about() -> one line: version, build flags, instruction sets, what it repacks, how it waits
+    open(checkpoint, room, threads, form): raises BadInput for what it cannot run
+    """
+
+    name: str
+    summary: str
+    packages: tuple[str, ...]
+    forms: Mapping[str, str]
+    about: Callable[[], str]
+    open: Callable[[Checkpoint, int, int, str], Opened]
     source: str
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from harness import candidates, plugins
 from harness.errors import UnknownName
+from harness.peers import groups
 from targets import profile
 
 STEPS = ("", "@int8", "@int4", "@sparse50", "@prune50+int8", "@distil+int8")
@@ -30,6 +31,10 @@ def entries(kind: str, devices: Path | None = None) -> dict[str, str]:
             return {name: t.summary for name, t in plugins.transforms().items()}
         case "corpora":
             return {name: c.summary for name, c in plugins.corpora().items()}
+        case "engines":
+            return {name: e.summary for name, e in plugins.engines().items()}
+        case "groups":
+            return {name: g.summary for name, g in groups.every().items()}
         case "metrics":
             return {
                 name: f"[{m.unit or '1'}] {m.better} is better"
@@ -39,7 +44,8 @@ def entries(kind: str, devices: Path | None = None) -> dict[str, str]:
             return {name: candidates.summary(name) for name in candidates.sizes()}
         case "candidates":
             return _counts()
-    known = "devices kernels mixers ffns formats transforms corpora sizes metrics candidates"
+    known = "devices kernels mixers ffns formats transforms corpora engines groups sizes metrics"
+    known += " candidates"
     raise UnknownName(f"cannot list {kind!r}; known: {', '.join(known.split())}")
 
 

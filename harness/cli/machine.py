@@ -58,7 +58,9 @@ def doctor(
         print(f"warning   {line}")
 
 
-KINDS = "devices kernels mixers ffns formats transforms corpora sizes metrics candidates"
+KINDS = (
+    "devices kernels mixers ffns formats transforms corpora engines groups sizes metrics candidates"
+)
 
 
 @app.command("list", epilog="Example: edgewise list devices")
@@ -73,7 +75,7 @@ def list_things(
     if as_json:
         show_json(found)
         return
-    wide = max(map(len, found))
+    wide = max(map(len, found), default=0)
     for name, line in found.items():
         print(f"{name:<{wide}}  {line}")
 

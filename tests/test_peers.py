@@ -1,0 +1,271 @@
+"""The peers bench: verdicts, rounds, and groups that fail, die or are stopped."""
+
+from __future__ import annotations
+
+import csv
+import io
+import sys
+import threading
+import time
+
+import pytest
+
+from harness import plugins
+from harness.errors import BadInput, BadPlugin
+from harness.peers import groups, limit, report, runner
+from harness.peers.frame import Cell, Setup, failed, parts, verdict
+from harness.peers.rounds import faster, geometric_mean, rounds, settle, share, timed
+
+GROUP = """
+import os, sys
+from harness.errors import HarnessError
+from harness.peers.frame import Cell, Group
+
+def plan(setup):
+    return {{"first": ">= 2", "second": ""}}
+
+def cells(setup):
+    print("a library says hello")
+    setup.say("about to measure")
+    yield Cell(cell="first", ours=1.0, theirs=3.0, ratio=3.0, bar=">= 2", met="yes", headline=True)
+    {second}
+
+SPEC = Group(name="mine", summary="Mine", plan=plan, cells=cells, needs={needs}, peers=("numba",))
+"""
+SECOND = 'yield Cell(cell="second", ours=1.0, unit="B")'
+
+
+class Watch:
+    def __init__(self):
+        self.said, self.cells = [], []
+
+    def starts(self, group, cells):
+        self.said.append((group, cells))
+
+    def says(self, group, text):
+        self.said.append((group, text))
+
+    def cell(self, group, cell):
+        self.cells.append(cell)
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Writes a group into a user's plugin folder, and runs it."""
+    monkeypatch.setenv(plugins.PLUGINS, str(tmp_path))
+
+    def forget():
+        groups.every.cache_clear()
+        for name in [n for n in sys.modules if n.startswith("edgewise_plugins")]:
+            del sys.modules[name]
+
+    def run(second=SECOND, needs=(), **options):
+        (tmp_path / "groups").mkdir(exist_ok=True)
+        (tmp_path / "groups" / "mine.py").write_text(GROUP.format(second=second, needs=needs))
+        forget()
+        watch = Watch()
+        (done,) = runner.run(["mine"], tmp_path / "out", watch, **options)
+        return done, watch
+
+    yield run
+    forget()
+
+
+@pytest.mark.parametrize(
+    ("bar", "low", "high", "met"),
+    [
+        (">= 1.5", 1.5, 1.7, "yes"),
+        (">= 1.5", 1.4, 1.7, "unresolved"),
+        (">= 1.5", 1.2, 1.4, "no"),
+        ("<= 1.03", 0.9, 1.02, "yes"),
+        ("<= 1.03", 1.0, 1.1, "unresolved"),
+        ("<= 1.03", 1.1, 1.2, "no"),
+        ("", 0.1, 0.2, ""),
+    ],
+)
+def test_a_bar_is_met_when_the_whole_interval_says_so(bar, low, high, met):
+    assert verdict(bar, (low + high) / 2, low, high) == met
+
+
+def test_a_bar_that_cannot_be_read_is_refused():
+    with pytest.raises(BadPlugin, match="a bar is written"):
+        parts("about 2")
+
+
+def test_sides_take_turns_in_alternating_order():
+    turns = []
+
+    def side(name):
+        def turn():
+            turns.append(name)
+            return 1.0
+
+        return turn
+
+    samples = rounds({"a": side("a"), "b": side("b")}, 3, warmups=1)
+    assert turns == list("ababbaab")
+    assert samples == {"a": (1.0,) * 3, "b": (1.0,) * 3}
+
+
+def test_a_spinning_thread_is_waited_for():
+    stop = time.perf_counter() + 0.1
+
+    def spin():
+        while time.perf_counter() < stop:
+            pass
+
+    other = threading.Thread(target=spin)
+    other.start()
+    settle(patience=5.0)
+    assert time.perf_counter() >= stop - 0.01
+    other.join()
+
+
+def test_waiting_for_a_thread_that_never_rests_ends():
+    stop = threading.Event()
+    other = threading.Thread(target=lambda: [None for _ in iter(stop.is_set, True)])
+    other.start()
+    begin = time.perf_counter()
+    settle(patience=0.05)
+    assert time.perf_counter() - begin < 2.0
+    stop.set()
+    other.join()
+
+
+def test_a_ratio_is_taken_within_each_round():
+    # The machine is twice as slow in the last rounds; within every round we are twice as fast.
+    samples = {"ours": (1.0,) * 4 + (2.0,) * 4, "x": (2.0,) * 4 + (4.0,) * 4, "y": (9.0,) * 8}
+    cell = faster("c", samples, bar=">= 1.9", theirs=("x", "y"))
+    assert (cell.ratio, cell.low, cell.high, cell.met) == (2.0, 2.0, 2.0, "yes")
+    assert cell.note == "against x"
+
+
+def test_a_share_of_the_limit_is_a_ratio_of_rates():
+    samples = {"ours": (2.0,) * 6, "limit": (1.0,) * 6}
+    cell = share("c", samples, amount=180.0, limit_amount=100.0, bar=">= 0.9")
+    assert (cell.ours, cell.theirs, cell.ratio, cell.met) == (90.0, 100.0, 0.9, "yes")
+
+
+def test_a_geometric_mean_counts_what_failed():
+    good = [Cell(cell=str(r), ratio=r, low=r, high=r) for r in (1.0, 4.0)]
+    assert geometric_mean("g", good, ">= 2").ratio == pytest.approx(2.0)
+    assert geometric_mean("g", good, ">= 1.9").met == "yes"
+    assert geometric_mean("g", [*good, failed("x", "", "why")], ">= 1.9").met == "failed"
+    assert geometric_mean("g", [failed("x", "", "why")], ">= 1.9").ratio is None
+
+
+def test_a_read_of_memory_is_timed_and_counted():
+    given = runner.setup(quick=True)
+    found = limit.reader(given, 1, size=2**22, seconds=0.01)
+    assert found.amount >= 2**22
+    assert 1e8 < found.amount / found.side() < 1e13
+
+
+def test_threads_that_a_library_starts_are_pinned():
+    given = runner.setup()
+    if len(given.cpus) < 2:
+        pytest.skip("threads cannot be pinned to two cores here")
+    import os
+
+    before = os.sched_getaffinity(0)
+    rest = threading.Event()
+
+    def library():
+        worker = threading.Thread(target=rest.wait)
+        worker.start()
+        return worker
+
+    try:
+        worker = limit.hire(given, 2, library)
+        assert os.sched_getaffinity(worker.native_id) == {given.cpus[1]}
+        assert os.sched_getaffinity(0) == {given.cpus[0]}
+        rest.set()
+        worker.join()
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def test_a_group_is_one_file(own):
+    done, watch = own()
+    assert [c.cell for c in done.cells] == ["first", "second"]
+    assert list(done.cells) == watch.cells
+    assert watch.said == [("mine", 2), ("mine", "about to measure")]
+    assert "Numba" in done.peers["numba"]
+
+
+@pytest.mark.parametrize(
+    ("second", "reason"),
+    [
+        ("raise HarnessError('it is late')", "it is late"),
+        ("1 / 0", "ZeroDivisionError: division by zero"),
+        ("os.kill(os.getpid(), 11)", r"process ended \(-11\)"),
+        ("return", "the group did not measure it"),
+        ("yield Cell(cell='third')", "made a cell 'third' '' that it did not plan"),
+    ],
+)
+def test_a_cell_that_could_not_be_measured_is_listed_with_the_reason(own, second, reason):
+    done, _ = own(second)
+    first, last = done.cells
+    assert (first.met, last.cell, last.met) == ("yes", "second", "failed")
+    import re
+
+    assert re.search(reason, last.note)
+
+
+def test_an_absent_package_fails_every_cell(own):
+    done, _ = own(needs=("no_such_peer",))
+    assert [c.met for c in done.cells] == ["failed", "failed"]
+    assert "not installed: no_such_peer" in done.cells[0].note
+    assert [c.bar for c in done.cells] == [">= 2", ""]
+
+
+def test_a_group_that_was_measured_is_not_measured_again(own):
+    before, _ = own()
+    after, watch = own()
+    assert (after.cells, after.seconds) == (before.cells, before.seconds)
+    assert watch.said == [("mine", 2)]
+    again, _ = own(fresh=True)
+    assert again.seconds != before.seconds
+    changed, watch = own(second="return")
+    assert changed.cells[1].met == "failed"
+
+
+def test_a_table_has_a_row_for_every_cell(own):
+    done, _ = own()
+    rows = list(csv.reader(io.StringIO(report.as_csv([done]))))
+    assert rows[0] == ["cell", "ours", "theirs", "unit", "ratio", "bar", "met"]
+    assert rows[1] == ["first", "1", "3", "s", "3", ">= 2", "yes"]
+    assert rows[2] == ["second", "1", "", "B", "", "", ""]
+    text = report.markdown([done])
+    assert "| first | 1.00 s | 3.00 s | 3.00 | >= 2 | yes |" in text
+    assert "**numba**" in text
+
+
+def test_a_page_gets_the_headlines(own, tmp_path):
+    done, _ = own()
+    page = tmp_path / "page.md"
+    page.write_text("# P\n<!-- peers -->\nold\n<!-- /peers -->\nend\n")
+    paths = report.write([done], tmp_path / "out", page)
+    assert [path.name for path in paths] == ["peers.csv", "peers.md", "page.md"]
+    text = page.read_text()
+    assert "| first |" in text
+    assert "| second |" not in text
+    assert text.endswith("<!-- /peers -->\nend\n")
+
+
+def test_a_quick_run_is_not_published(own, tmp_path):
+    done, _ = own(quick=True)
+    with pytest.raises(BadInput, match="not published"):
+        report.write([done], tmp_path, None)
+
+
+def test_every_group_names_its_cells_without_its_packages():
+    for group in groups.every().values():
+        planned = group.plan(Setup(threads=(1, 2)))
+        assert planned
+        for bar in planned.values():
+            assert verdict(bar, 1.0, 1.0, 1.0) in ("yes", "no", "")
+
+
+def test_work_is_timed_by_the_turn():
+    assert timed(lambda: time.sleep(0.001), turns=5)() >= 0.001
