@@ -147,7 +147,7 @@ def _tasks() -> list[Task]:
 def _core_tasks(cpus: tuple[int, ...], threads: int, suffix: str) -> Iterator[Task]:
     """Clock and peaks of `threads` cores together."""
     from harness import probes  # noqa: PLC0415 - brings numba
-    from kernels.simd import LANES, has  # noqa: PLC0415
+    from kernels.lowering import LANES, has  # noqa: PLC0415
 
     # Every core has the same chain to finish, so the slowest one's clock is seen.
     turns = float(probes.CHAIN * probes.STEPS)
@@ -158,15 +158,14 @@ def _core_tasks(cpus: tuple[int, ...], threads: int, suffix: str) -> Iterator[Ta
     ]
     vector = np.ones(2048, np.int8)
     ints: list[Form] = [(probes.dot_row, (vector, vector), 2.0 * vector.size)]
-    if has("fma") or has("neon"):
+    if has("fma", "neon"):
         ones = np.ones(LANES, np.float32)
         floats += [(probes.fused_6, (ones,), 6 * lanes), (probes.fused_12, (ones,), 12 * lanes)]
-    # Without an instruction of its own, `dots` is arithmetic that the compiler does only once.
-    if has("avx512vnni"):
-        unsigned = np.ones(4 * LANES, np.uint8)
-        ints.append((probes.dots, (unsigned, vector), 4 * lanes * probes.DOTS))
-    if has("dotprod"):
-        ints.append((probes.signed_dots, (vector,), 4 * lanes * 6))
+    # Without an instruction of their own, dots are arithmetic that the compiler does only once.
+    if has("avx512vnni", "avxvnni", "dotprod"):
+        small = np.ones(4 * LANES, np.uint8)
+        ints += [(probes.dots_6, (small, vector), 4 * lanes * 6)]
+        ints += [(probes.dots_12, (small, vector), 4 * lanes * 12)]
     for name, forms in (("float32_ops_per_s", floats), ("int8_ops_per_s", ints)):
         # Which form reaches the peak depends on the instruction set: the fastest one counts.
         work, arrays, amount = max(forms, key=lambda form: _rate(form, cpus[:1]))

@@ -6,21 +6,14 @@ meant to reach the machine's limit, which is why a loop may look odd.
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
-from llvmlite import ir
 from numba import njit
-from numba.core import cgutils
-from numba.core.extending import intrinsic
 
 from kernels.simd import (
-    BYTES,
-    I32,
     OPTIONS,
     add,
     add_i32,
-    dot4,
+    dot4_nibbles,
     fma,
     load_bytes,
     load_f32,
@@ -32,8 +25,7 @@ from kernels.spec import Array
 
 FUSED = 8  # multiply-adds on each value in `multiply_add`
 CHAIN = 2  # cycles that one turn of `chain` takes: an addition, then an exclusive or
-STEPS = 1_000  # turns in one pass of `chain`, dot products in one pass of `dots`
-DOTS = 12  # enough running sums to hide a latency of 4 cycles at three a cycle
+STEPS = 1_000  # turns in one pass of `chain`, dot products in one pass of `dots_6`
 
 
 @njit(**OPTIONS)
@@ -114,62 +106,33 @@ def fused_12(values: Array, passes: int) -> np.float32:
 
 
 @njit(**OPTIONS)
-def dots(unsigned: Array, signed: Array, passes: int) -> np.int32:
-    """STEPS x DOTS products of unsigned (64,) and signed (64,) bytes in registers, each pass."""
-    u, x = load_bytes(unsigned, 0), load_bytes(signed, 0)
-    a = b = c = d = e = f = splat_i32(np.int32(0))
-    g = h = i = j = k = l = splat_i32(np.int32(0))
-    for _ in range(passes * STEPS):
-        a, b, c = dot4(a, u, x), dot4(b, u, x), dot4(c, u, x)
-        d, e, f = dot4(d, u, x), dot4(e, u, x), dot4(f, u, x)
-        g, h, i = dot4(g, u, x), dot4(h, u, x), dot4(i, u, x)
-        j, k, l = dot4(j, u, x), dot4(k, u, x), dot4(l, u, x)
-    a = add_i32(add_i32(add_i32(a, b), add_i32(c, d)), add_i32(add_i32(e, f), add_i32(g, h)))
-    return np.int32(sum_i32(add_i32(a, add_i32(add_i32(i, j), add_i32(k, l)))))
+def dots_6(small: Array, signed: Array, passes: int) -> np.int32:
+    """STEPS x 6 products of bytes below 16 with signed ones, (64,) each, in registers, each pass.
 
-
-def lower_signed_dot(builder: ir.IRBuilder, total: ir.Value, values: ir.Value) -> ir.Value:
-    """Emit total (16 x int32) += dot products of values (64 x int8) with itself, by fours.
-
-    One `sdot` a quarter: Arm only, and only with dotprod. `dot4` adds a correction for unsigned
-    bytes to each, which would hide half of the peak.
+    Six running sums of sixteen lanes, which fit Arm's 32 registers of four.
     """
-    i32, quarter = ir.IntType(32), ir.VectorType(ir.IntType(32), 4)
-    sixteen = ir.VectorType(ir.IntType(8), 16)
-    name = "llvm.aarch64.neon.sdot.v4i32.v16i8"
-    sdot = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(quarter, [quarter, sixteen, sixteen]), name
-    )
-
-    def take(vector: ir.Value, other: ir.Value, first: int, count: int) -> ir.Value:
-        lanes = ir.Constant(ir.VectorType(i32, count), list(range(first, first + count)))
-        return builder.shuffle_vector(vector, other, lanes)
-
-    parts = []
-    for i in range(4):
-        bytes_ = take(values, values, 16 * i, 16)
-        parts.append(builder.call(sdot, [take(total, total, 4 * i, 4), bytes_, bytes_]))
-    halves = [take(parts[i], parts[i + 1], 0, 8) for i in (0, 2)]
-    return take(halves[0], halves[1], 0, 16)
-
-
-def _signed_dot(typing_context, total, values):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-    return I32(I32, BYTES), lambda context, builder, sig, args: lower_signed_dot(builder, *args)
-
-
-signed_dot: Any = intrinsic(_signed_dot)
+    u, x = load_bytes(small, 0), load_bytes(signed, 0)
+    a = b = c = d = e = f = splat_i32(np.int32(0))
+    for _ in range(passes * STEPS):
+        a, b, c = dot4_nibbles(a, u, x), dot4_nibbles(b, u, x), dot4_nibbles(c, u, x)
+        d, e, f = dot4_nibbles(d, u, x), dot4_nibbles(e, u, x), dot4_nibbles(f, u, x)
+    a = add_i32(add_i32(add_i32(a, b), add_i32(c, d)), add_i32(e, f))
+    return np.int32(sum_i32(a))
 
 
 @njit(**OPTIONS)
-def signed_dots(values: Array, passes: int) -> np.int32:
-    """STEPS x 6 `signed_dot` of values (64,) int8, which fit Arm's registers, each pass."""
-    x = load_bytes(values, 0)
+def dots_12(small: Array, signed: Array, passes: int) -> np.int32:
+    """Like `dots_6` with twelve sums, which hide a latency of 4 cycles at three a cycle."""
+    u, x = load_bytes(small, 0), load_bytes(signed, 0)
     a = b = c = d = e = f = splat_i32(np.int32(0))
+    g = h = i = j = k = l = splat_i32(np.int32(0))
     for _ in range(passes * STEPS):
-        a, b, c = signed_dot(a, x), signed_dot(b, x), signed_dot(c, x)
-        d, e, f = signed_dot(d, x), signed_dot(e, x), signed_dot(f, x)
-    a = add_i32(add_i32(add_i32(a, b), add_i32(c, d)), add_i32(e, f))
-    return np.int32(sum_i32(a))
+        a, b, c = dot4_nibbles(a, u, x), dot4_nibbles(b, u, x), dot4_nibbles(c, u, x)
+        d, e, f = dot4_nibbles(d, u, x), dot4_nibbles(e, u, x), dot4_nibbles(f, u, x)
+        g, h, i = dot4_nibbles(g, u, x), dot4_nibbles(h, u, x), dot4_nibbles(i, u, x)
+        j, k, l = dot4_nibbles(j, u, x), dot4_nibbles(k, u, x), dot4_nibbles(l, u, x)
+    a = add_i32(add_i32(add_i32(a, b), add_i32(c, d)), add_i32(add_i32(e, f), add_i32(g, h)))
+    return np.int32(sum_i32(add_i32(a, add_i32(add_i32(i, j), add_i32(k, l)))))
 
 
 @njit(**OPTIONS)

@@ -4,4 +4,4 @@
 """
 
 OWNER = "edgewise"
-HELPERS = ("laps", "maths", "simd", "spec", "team")  # modules that are not kernels
+HELPERS = ("dots", "laps", "lowering", "maths", "simd", "spec", "team")  # not kernels

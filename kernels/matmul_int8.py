@@ -97,16 +97,16 @@ def _four(
     wide = (k + 31) // 32 * 32
     p = start + block * (64 + wide * LANES)
     x0, x1, x2, x3 = at, at + stride, at + 2 * stride, at + 3 * stride
-    a0 = simd.splat_i32(simd.peek_i32(activations, x0 + 4))
-    a1 = simd.splat_i32(simd.peek_i32(activations, x1 + 4))
-    a2 = simd.splat_i32(simd.peek_i32(activations, x2 + 4))
-    a3 = simd.splat_i32(simd.peek_i32(activations, x3 + 4))
+    a0 = simd.biased_start(simd.peek_i32(activations, x0 + 4))
+    a1 = simd.biased_start(simd.peek_i32(activations, x1 + 4))
+    a2 = simd.biased_start(simd.peek_i32(activations, x2 + 4))
+    a3 = simd.biased_start(simd.peek_i32(activations, x3 + 4))
     for i in range(0, wide, 4):
         w, j = simd.load_bytes(weights, p + 64 + LANES * i), single.HEADER + i
-        a0 = simd.dot4(a0, w, simd.repeat4(activations, x0 + j))
-        a1 = simd.dot4(a1, w, simd.repeat4(activations, x1 + j))
-        a2 = simd.dot4(a2, w, simd.repeat4(activations, x2 + j))
-        a3 = simd.dot4(a3, w, simd.repeat4(activations, x3 + j))
+        a0 = simd.dot4_biased(a0, w, simd.repeat4(activations, x0 + j))
+        a1 = simd.dot4_biased(a1, w, simd.repeat4(activations, x1 + j))
+        a2 = simd.dot4_biased(a2, w, simd.repeat4(activations, x2 + j))
+        a3 = simd.dot4_biased(a3, w, simd.repeat4(activations, x3 + j))
     scale = simd.load_f32(weights, p)
     f0 = simd.multiply(simd.to_f32(a0), simd.multiply(scale, _scale(activations, x0)))
     f1 = simd.multiply(simd.to_f32(a1), simd.multiply(scale, _scale(activations, x1)))

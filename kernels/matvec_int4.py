@@ -108,12 +108,14 @@ def multiply(
         for g in range(groups):
             x = at + g * 40
             a, b = simd.splat_i32(simd.peek_i32(activations, x + 36)), zero
-            for i in range(4):
-                w = simd.load_bytes(weights, p + 32 + 64 * i)
-                low = simd.repeat4(activations, x + 8 * i)
-                high = simd.repeat4(activations, x + 8 * i + 4)
-                a = simd.dot4(a, simd.low_nibbles(w), low)
-                b = simd.dot4(b, simd.high_nibbles(w), high)
+            for i in range(2):
+                w = simd.load_bytes(weights, p + 32 + 128 * i)
+                v = simd.load_bytes(weights, p + 96 + 128 * i)
+                j = x + 16 * i
+                a = simd.dot4_nibbles(a, simd.low_nibbles(w), simd.quad(activations, j, 0))
+                b = simd.dot4_nibbles(b, simd.high_nibbles(w), simd.quad(activations, j, 1))
+                a = simd.dot4_nibbles(a, simd.low_nibbles(v), simd.quad(activations, j, 2))
+                b = simd.dot4_nibbles(b, simd.high_nibbles(v), simd.quad(activations, j, 3))
             scale = simd.multiply(
                 simd.load_f16(weights, p), simd.splat_f32(simd.peek_f32(activations, x + 32))
             )

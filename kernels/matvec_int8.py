@@ -2,8 +2,8 @@
 
     y[r] = scale[r] * s * sum_k q[r,k] * round(x[k] / s),   s = max|x| / 127
 
-Sizes: m rows, k columns. Weights are stored unsigned, q + 128, as the dot-product instruction
-wants; the surplus 128 * sum(x) is taken off through the accumulator's first value.
+Sizes: m rows, k columns. Weights are stored unsigned, q + 128, as the dot product of x86 wants;
+there the surplus 128 * sum(x) is taken off through the accumulator's first value.
 
     block 0 (rows 0-15)
     | 16 scales float32 | row 0: k0 k1 k2 k3 | row 1: k0..k3 | ... row 15 | row 0: k4..k7 | ...
@@ -91,24 +91,21 @@ def multiply(
     """Row blocks first..last of W x, written or added to out[to:to+m]. W starts at byte `start`."""
     wide = (k + 31) // 32 * 32
     scale = simd.splat_f32(simd.peek_f32(activations, at))
-    offset, zero = simd.splat_i32(simd.peek_i32(activations, at + 4)), simd.splat_i32(np.int32(0))
+    first_value = simd.biased_start(simd.peek_i32(activations, at + 4))
+    zero = simd.splat_i32(np.int32(0))
     x = at + HEADER
     for block in range(first, last):
         p = start + block * (64 + wide * LANES)
         w = p + 64
-        a0, a1, a2, a3 = offset, zero, zero, zero
+        a0, a1, a2, a3 = first_value, zero, zero, zero
         for i in range(0, wide, 16):
-            q = w + LANES * i
-            a0 = simd.dot4(a0, simd.load_bytes(weights, q), simd.repeat4(activations, x + i))
-            a1 = simd.dot4(
-                a1, simd.load_bytes(weights, q + 64), simd.repeat4(activations, x + i + 4)
-            )
-            a2 = simd.dot4(
-                a2, simd.load_bytes(weights, q + 128), simd.repeat4(activations, x + i + 8)
-            )
-            a3 = simd.dot4(
-                a3, simd.load_bytes(weights, q + 192), simd.repeat4(activations, x + i + 12)
-            )
+            q, j = w + LANES * i, x + i
+            w0, w1 = simd.load_bytes(weights, q), simd.load_bytes(weights, q + 64)
+            w2, w3 = simd.load_bytes(weights, q + 128), simd.load_bytes(weights, q + 192)
+            a0 = simd.dot4_biased(a0, w0, simd.quad(activations, j, 0))
+            a1 = simd.dot4_biased(a1, w1, simd.quad(activations, j, 1))
+            a2 = simd.dot4_biased(a2, w2, simd.quad(activations, j, 2))
+            a3 = simd.dot4_biased(a3, w3, simd.quad(activations, j, 3))
         total = simd.add_i32(simd.add_i32(a0, a1), simd.add_i32(a2, a3))
         scaled = simd.multiply(simd.to_f32(total), simd.multiply(simd.load_f32(weights, p), scale))
         simd.finish(scaled, out, to + block * LANES, m - block * LANES, accumulate)

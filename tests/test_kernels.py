@@ -16,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from harness import plugins
 from harness.verify import verify
-from kernels import matvec_f32, simd, spec
+from kernels import lowering, matvec_f32, spec
 from kernels.spec import KernelError
 
 KERNELS = plugins.kernel_specs()
@@ -389,7 +389,7 @@ def digest(name):
 
 
 def test_the_plain_path_gives_the_same_bits():
-    environment = {**os.environ, simd.PLAIN: "1"}
+    environment = {**os.environ, lowering.PLAIN: "1"}
     out = subprocess.run(
         [sys.executable, "-c", DIGESTS, *ROUNDED],
         env=environment, capture_output=True, text=True, check=True,

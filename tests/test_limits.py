@@ -46,26 +46,6 @@ def test_a_core_does_a_plausible_number_of_operations_a_cycle(samples: limits.Sa
     assert found["int8_ops_per_s.1"] > 0.5 * found["float32_ops_per_s.1"]
 
 
-def test_the_arm_probe_is_nothing_but_dot_products() -> None:
-    import llvmlite.binding as llvm
-    from llvmlite import ir
-
-    from harness.probes import lower_signed_dot
-
-    totals, values = ir.VectorType(ir.IntType(32), 16), ir.VectorType(ir.IntType(8), 64)
-    module = ir.Module()
-    function = ir.Function(module, ir.FunctionType(totals, [totals, values]), "probe")
-    builder = ir.IRBuilder(function.append_basic_block())
-    builder.ret(lower_signed_dot(builder, *function.args))
-    llvm.initialize_all_targets()
-    llvm.initialize_all_asmprinters()
-    triple = "aarch64-unknown-linux-gnu"
-    target = llvm.Target.from_triple(triple).create_target_machine(cpu="cortex-a76", opt=3)
-    lines = target.emit_assembly(llvm.parse_assembly(str(module))).splitlines()
-    code = [line.split()[0] for line in lines if line.startswith("\t") and "\t." not in line]
-    assert sorted(code) == ["ret", *["sdot"] * 4]
-
-
 def test_numpy_reads_memory_no_faster_than_the_limit(samples: limits.Samples) -> None:
     values = np.ones(limits.DRAM_BYTES // 4, np.float32)
     seconds = []

@@ -29,7 +29,7 @@ from harness.candidates import tensors
 from harness.checkpoint import folder
 from harness.errors import BadCheckpoint, HarnessError
 from harness.records import Checkpoint
-from kernels import laps, simd
+from kernels import laps, lowering
 
 SOURCES = Path(__file__).parents[2]
 
@@ -139,7 +139,7 @@ def fingerprint() -> str:
         digest.update(path.name.encode() + path.read_bytes())
     cpu = numba.core.config.CPU_NAME or llvm.get_host_cpu_name()
     versions = (numba.__version__, llvmlite.__version__, np.__version__, sys.version)
-    digest.update(repr((versions, cpu, simd.features(), laps.ON)).encode())
+    digest.update(repr((versions, cpu, lowering.features(), laps.ON)).encode())
     return digest.hexdigest()[:16]
 
 
