@@ -45,11 +45,11 @@ def open_checkpoint(checkpoint: Checkpoint, room: int, threads: int, form: str =
 
 
 def about() -> str:
-    from kernels import simd  # noqa: PLC0415 - brings numba
+    from kernels import lowering  # noqa: PLC0415 - brings numba
 
     return (
         f"Numba {importlib.metadata.version('numba')}, compiled for this machine "
-        f"({', '.join(filter(simd.has, NOTABLE)) or 'plain'}); weights repacked at load into one "
+        f"({', '.join(filter(lowering.has, NOTABLE)) or 'plain'}); weights repacked at load into one "
         "stream a matrix; threads pinned, waiting in compiled code"
     )
 
