@@ -49,8 +49,8 @@ def about() -> str:
 
     return (
         f"Numba {importlib.metadata.version('numba')}, compiled for this machine "
-        f"({', '.join(filter(lowering.has, NOTABLE)) or 'plain'}); weights repacked at load into one "
-        "stream a matrix; threads pinned, waiting in compiled code"
+        f"({', '.join(filter(lowering.has, NOTABLE)) or 'plain'}); weights repacked at load into "
+        "one stream a matrix; threads pinned, waiting in compiled code"
     )
 
 
