@@ -3,7 +3,7 @@
 A forward pass gets a few flat arrays. `dims` holds sizes and places in `scratch`, by the names
 below; `offsets` holds, per layer, the place of each tensor (packed ones in `weights`, float32
 ones in `small`) in the order of the spec, then of the layer's state in `state` (mixers only),
-then where each tensor ends.
+then where each tensor ends: its place + parts * the distance from one of its parts to the next.
 """
 
 from __future__ import annotations

@@ -133,6 +133,8 @@ class Tensor:
 
     packed: stored in the candidate's weight format; otherwise it stays float32.
     parts, axis: the engine lays it out as that many matrices, cut along that axis
+    record: tensors of a layer with this name and as many parts are laid out part by part: the
+        first part of each, then the second of each...; they follow each other in the spec
     """
 
     name: str
@@ -140,6 +142,7 @@ class Tensor:
     packed: bool = True
     parts: int = 1
     axis: Literal[0, 1] = 0
+    record: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,10 +1,19 @@
 """Gated ffn over the chosen groups of neurons only: y = sum_g down_g (silu(gate_g x) * up_g x).
 
-A group is `w` neighbouring neurons (a multiple of sixteen). Groups that are not chosen cost
-nothing: their weights are not read. gate and up are laid out as one matrix each, so that a group
-is one contiguous run of row blocks; down is one matrix (m, w) a group for the same reason.
+A group is `w` neighbouring neurons (a multiple of sixteen); it runs for a vector when that vector's
+score of it is above zero. What is not chosen by any vector is not read.
 
-Sizes: k inputs, m outputs, g groups, w neurons a group. Group j runs iff scores[j] > 0.
+Sizes: n vectors, k inputs, m outputs, g groups, w neurons a group. Memory is fast where it is read
+in order, and every jump costs about a microsecond, so that all weights of a group are one record:
+
+    record 0 (group 0)                                        record 1 ...
+    | gate (w,k) | up (w,k) | down (m,w): each a stream of the format, padded to 64 B |
+
+Vectors that chose a group go through it together, each of its weights read once. Who runs what is
+a table of whole numbers kept as float32 (exact below 2^24), because scratch has one element type:
+
+    | groups that run (g) | where their vectors begin (g+1) | vectors of the first, of the second...
+
 `gather` and `scatter` work in any weight format: they take its `prepare` and `multiply`.
 """
 
@@ -15,54 +24,94 @@ from collections.abc import Callable
 import numpy as np
 from numba import njit
 
-from kernels import glu, matmul_f32, matvec_f32
+from kernels import glu, matmul_f32, matvec_f32, simd
 from kernels.simd import LANES, OPTIONS
 from kernels.spec import Argument, Array, Cost, Kernel, Sizes
 
+AHEAD = 4  # row blocks of `down` that are left when the next group is asked for
+LINES = 32  # cache lines of it; the hardware finds the rest
+
 
 @njit(**OPTIONS)
-def choose(scores: Array, at: int, g: int, chosen: Array, to: int) -> int:
-    """Write the numbers of the groups that run to chosen[to:]; returns how many."""
-    count = 0
+def table_size(n: int, g: int) -> int:
+    return 2 * g + 1 + n * g
+
+
+@njit(**OPTIONS)
+def choose(scores: Array, at: int, n: int, g: int, table: Array, to: int) -> int:
+    """Write the table of scores[at:] (n,g) to table[to:]; returns how many groups run."""
+    starts, vectors = to + g, to + 2 * g + 1
+    count = total = 0
+    table[starts] = 0
     for j in range(g):
-        if scores[at + j] > np.float32(0.0):
-            chosen[to + count] = j
+        before = total
+        for t in range(n):
+            table[vectors + total] = t  # stays only if the next line counts it
+            total += 1 if scores[at + t * g + j] > np.float32(0.0) else 0
+        if total > before:
+            table[to + count] = j
             count += 1
+            table[starts + count] = total
     return count
+
+
+@njit(**OPTIONS)
+def units(table: Array, at: int, g: int, count: int, w: int) -> int:
+    """Row blocks times vectors of all that runs: what threads share in `gather`."""
+    return int(table[at + g + count]) * (w // LANES)
 
 
 @njit(**OPTIONS)
 def gather(
     multiply: Callable[..., None],
     weights: Array,
-    gate_at: int,
-    up_at: int,
+    gate: int,
+    up: int,
     activations: Array,
     at: int,
+    stride: int,
+    spare: int,
+    n: int,
     k: int,
     g: int,
     w: int,
-    chosen: Array,
+    table: Array,
     chosen_at: int,
-    first: int,
-    last: int,
+    chosen: int,
+    begin: int,
+    end: int,
     hidden: Array,
     to: int,
 ) -> None:
-    """Activations of the chosen groups first..last, to hidden[to + neuron]; uses 2*g*w there."""
-    neurons, blocks = g * w, w // LANES
-    up = to + neurons
-    for j in range(first, last):
-        group = int(chosen[chosen_at + j])
-        begin, end = group * blocks, (group + 1) * blocks
-        multiply(
-            weights, gate_at, activations, at, 0, 1, k, neurons, begin, end, hidden, to, 0, False
-        )
-        multiply(
-            weights, up_at, activations, at, 0, 1, k, neurons, begin, end, hidden, up, 0, False
-        )
-        here = to + group * w
-        glu.combine(hidden, here, hidden, here + neurons, w, hidden, here)
+    """Hidden values of the `chosen`-th group that runs, of units begin..end of all of them.
+
+    gate, up: bytes where its weights start. activations: n prepared vectors at `at`, `stride` bytes
+    apart; n * stride bytes at `spare` are scratch. Uses 2 w values a vector at hidden[to:].
+    """
+    start = int(table[chosen_at + g + chosen])
+    count, blocks = int(table[chosen_at + g + chosen + 1]) - start, w // LANES
+    first = min(max(begin - start * blocks, 0) // count, blocks)
+    last = min(max(end - start * blocks, 0) // count, blocks)
+    if first >= last:
+        return
+    source = at
+    if n > 1:  # the product wants its vectors side by side
+        source = spare
+        for i in range(count):
+            t = int(table[chosen_at + 2 * g + 1 + start + i])
+            copy, whole = spare + i * stride, at + t * stride
+            activations[copy : copy + stride] = activations[whole : whole + stride]
+    one = to + 2 * w * start
+    two = one + count * w
+    multiply(
+        weights, gate, activations, source, stride, count, k, w, first, last, hidden, one, w, False
+    )
+    multiply(
+        weights, up, activations, source, stride, count, k, w, first, last, hidden, two, w, False
+    )
+    for i in range(count):
+        here, length = one + i * w + first * LANES, (last - first) * LANES
+        glu.combine(hidden, here, hidden, here + count * w, length, hidden, here)
 
 
 @njit(**OPTIONS)
@@ -70,30 +119,57 @@ def scatter(
     prepare: Callable[..., None],
     multiply: Callable[..., None],
     weights: Array,
-    down_at: int,
-    down_bytes: int,
+    down: int,
+    following: int,
     hidden: Array,
     at: int,
+    activations: Array,
+    spare: int,
+    stride: int,
+    n: int,
+    g: int,
     w: int,
     m: int,
-    chosen: Array,
+    table: Array,
     chosen_at: int,
-    count: int,
-    activations: Array,
-    prepared_at: int,
+    chosen: int,
     first: int,
     last: int,
+    sums: Array,
+    sums_at: int,
     out: Array,
     to: int,
 ) -> None:
-    """Add row blocks first..last of the down projection of every chosen group to out[to:to+m]."""
-    for j in range(count):
-        group = int(chosen[chosen_at + j])
-        prepare(hidden, at + group * w, w, activations, prepared_at)
-        multiply(
-            weights, down_at + group * down_bytes, activations, prepared_at, 0, 1, w, m,
-            first, last, out, to, 0, True,
-        )  # fmt: skip
+    """Add row blocks first..last of the down projection of that group to out[to:] (n,m).
+
+    down: byte where its weights start; following: where this thread reads next, or -1.
+    activations[spare:] holds `stride` bytes a vector and sums[sums_at:] (n,m) values of scratch.
+    """
+    start = int(table[chosen_at + g + chosen])
+    count = int(table[chosen_at + g + chosen + 1]) - start
+    one = at + 2 * w * start
+    for i in range(count):
+        prepare(hidden, one + i * w, w, activations, spare + i * stride)
+    if n == 1:
+        near = max(first, last - AHEAD) if following >= 0 else last
+        multiply(weights, down, activations, spare, stride, 1, w, m, first, near, out, to, m, True)
+        if near < last:  # memory takes its time to find the next group: ask before it is needed
+            for line in range(LINES):
+                simd.prefetch(weights, following + 64 * line)
+            multiply(
+                weights, down, activations, spare, stride, 1, w, m, near, last, out, to, m, True
+            )
+        return
+    multiply(
+        weights, down, activations, spare, stride, count, w, m, first, last, sums, sums_at, m, False
+    )
+    begin, length = first * LANES, min(last * LANES, m) - first * LANES
+    for i in range(count):
+        t = int(table[chosen_at + 2 * g + 1 + start + i])
+        y = out[to + t * m + begin : to + t * m + begin + length]
+        s = sums[sums_at + i * m + begin : sums_at + i * m + begin + length]
+        for r in range(length):
+            y[r] += s[r]
 
 
 @njit(**OPTIONS)
@@ -103,80 +179,97 @@ def run(
     weights: Array,
     activations: Array,
     hidden: Array,
-    chosen: Array,
+    table: Array,
+    sums: Array,
     y: Array,
     first: int,
     last: int,
 ) -> None:
-    k, g, m = x.size, scores.size, y.size
-    w, prepared = hidden.size // (2 * g), activations.size // 2
-    up_at = g * w * k * 4  # w is a multiple of 16, so nothing is padded
-    matmul_f32.prepare(x, 0, k, activations, 0)
-    count = choose(scores, 0, g, chosen, 0)
-    gather(
-        matmul_f32.multiply, weights, 0, up_at, activations, 0, k, g, w, chosen, 0, 0, count,
-        hidden, 0,
-    )  # fmt: skip
-    y[first * LANES : min(last * LANES, m)] = np.float32(0.0)
-    scatter(
-        matmul_f32.prepare, matmul_f32.multiply, weights, 2 * up_at,
-        (weights.size - 2 * up_at) // g, hidden, 0, w, m, chosen, 0, count, activations,
-        prepared, first, last, y, 0,
-    )  # fmt: skip
+    n, k = x.shape
+    g, m = scores.shape[1], y.shape[1]
+    w, stride = hidden.size // (2 * n * g), 4 * k
+    pitch = weights.size // g
+    up, down = part_bytes(w, k), 2 * part_bytes(w, k)
+    flat, out = x.reshape(n * k), y.reshape(n * m)
+    for t in range(n):
+        matmul_f32.prepare(flat, t * k, k, activations, t * stride)
+        y[t, first * LANES : min(last * LANES, m)] = np.float32(0.0)
+    count = choose(scores.reshape(n * g), 0, n, g, table, 0)
+    everything = units(table, 0, g, count, w)
+    for c in range(count):
+        record = int(table[c]) * pitch
+        following = int(table[c + 1]) * pitch if c + 1 < count else -1
+        gather(
+            matmul_f32.multiply, weights, record, record + up, activations, 0, stride, n * stride,
+            n, k, g, w, table, 0, c, 0, everything, hidden, 0,
+        )  # fmt: skip
+        scatter(
+            matmul_f32.prepare, matmul_f32.multiply, weights, record + down, following, hidden, 0,
+            activations, 2 * n * stride, 4 * w, n, g, w, m, table, 0, c, first, last, sums, 0,
+            out, 0,
+        )  # fmt: skip
+
+
+@njit(**OPTIONS)
+def part_bytes(m: int, k: int) -> int:
+    """What a float32 matrix (m,k) takes in a record."""
+    return (m + LANES - 1) // LANES * LANES * k * 4
 
 
 def inputs(sizes: Sizes, rng: np.random.Generator) -> tuple[Array, ...]:
-    k, m, g, w = (sizes[name] for name in "kmgw")
-    matrices = [rng.standard_normal((g * w, k)) / k**0.5 for _ in range(2)]
-    matrices += [rng.standard_normal((m, w)) / (g * w) ** 0.5 for _ in range(g)]
-    weights = np.concatenate([matvec_f32.layout(a.astype(np.float32)) for a in matrices])
-    x, scores = rng.standard_normal(k), rng.standard_normal(g)
-    return x.astype(np.float32), scores.astype(np.float32), weights
+    n, k, m, g, w = (sizes[name] for name in "nkmgw")
+    streams = []
+    for _ in range(g):
+        matrices = [rng.standard_normal((w, k)) / k**0.5 for _ in range(2)]
+        matrices.append(rng.standard_normal((m, w)) / (g * w) ** 0.5)
+        streams += [matvec_f32.layout(a.astype(np.float32)) for a in matrices]
+    x, scores = rng.standard_normal((n, k)), rng.standard_normal((n, g))
+    return x.astype(np.float32), scores.astype(np.float32), np.concatenate(streams)
 
 
 def reference(sizes: Sizes, x: Array, scores: Array, weights: Array) -> tuple[Array, ...]:
     import torch
 
-    k, m, g, w = (sizes[name] for name in "kmgw")
-    one = g * w * k * 4
-    parts = (weights[:one], weights[one : 2 * one])
-    G, U = (torch.from_numpy(matvec_f32.unpack(a, g * w, k).copy()).double() for a in parts)
-    vector = torch.from_numpy(x).double()
-    hidden = torch.nn.functional.silu(G @ vector) * (U @ vector)
-    y = torch.zeros(m).double()
-    for j, part in enumerate(weights[2 * one :].reshape(g, -1)):
-        if scores[j] > 0:
-            matrix = torch.from_numpy(matvec_f32.unpack(part, m, w).copy()).double()
-            y += matrix @ hidden[j * w : (j + 1) * w]
+    n, k, m, g, w = (sizes[name] for name in "nkmgw")
+    one = matvec_f32.layout_bytes(w, k)
+    vectors, y = torch.from_numpy(x).double(), torch.zeros(n, m).double()
+    for j, record in enumerate(weights.reshape(g, -1)):
+        parts = ((record[:one], w, k), (record[one : 2 * one], w, k), (record[2 * one :], m, w))
+        G, U, D = (torch.from_numpy(matvec_f32.unpack(*p).copy()).double() for p in parts)
+        runs = torch.from_numpy(scores[:, j] > 0).double()[:, None]
+        y += runs * ((torch.nn.functional.silu(vectors @ G.T) * (vectors @ U.T)) @ D.T)
     return (y.numpy(),)
 
 
 def weight_bytes(sizes: Sizes) -> int:
     k, m, g, w = (sizes[name] for name in "kmgw")
-    return 2 * matvec_f32.layout_bytes(g * w, k) + g * matvec_f32.layout_bytes(m, w)
+    return g * (2 * matvec_f32.layout_bytes(w, k) + matvec_f32.layout_bytes(m, w))
 
 
 def cost(sizes: Sizes) -> Cost:
-    """With every group chosen; a share of them costs that share."""
-    k, m, g, w = (sizes[name] for name in "kmgw")
+    """With every group chosen by every vector; a share of them costs that share."""
+    n, k, m, g, w = (sizes[name] for name in "nkmgw")
     return Cost(
-        operations=g * w * (4 * k + 2 * m + 8),
-        moved_bytes=weight_bytes(sizes) + 4 * (k + g + m),
+        operations=n * g * w * (4 * k + 2 * m + 8),
+        moved_bytes=weight_bytes(sizes) + 4 * n * (k + g + m),
     )
 
 
 SPEC = Kernel(
     name="selective_ffn",
     arguments=(
-        Argument("x", "input", np.float32, ("k",)),
-        Argument("scores", "input", np.float32, ("g",)),
+        Argument("x", "input", np.float32, ("n", "k")),
+        Argument("scores", "input", np.float32, ("n", "g")),
         Argument("weights", "input", np.uint8, (weight_bytes,)),
-        Argument("activations", "scratch", np.uint8, (lambda s: 8 * max(s["k"], s["w"]),)),
-        Argument("hidden", "scratch", np.float32, (lambda s: 2 * s["g"] * s["w"],)),
-        Argument("chosen", "scratch", np.int64, ("g",)),
-        Argument("y", "output", np.float32, ("m",)),
+        Argument(
+            "activations", "scratch", np.uint8, (lambda s: 4 * s["n"] * (2 * s["k"] + s["w"]),)
+        ),
+        Argument("hidden", "scratch", np.float32, (lambda s: 2 * s["n"] * s["g"] * s["w"],)),
+        Argument("table", "scratch", np.float32, (lambda s: table_size(s["n"], s["g"]),)),
+        Argument("sums", "scratch", np.float32, (lambda s: s["n"] * s["m"],)),
+        Argument("y", "output", np.float32, ("n", "m")),
     ),
-    example={"k": 64, "m": 48, "g": 5, "w": 32},
+    example={"n": 3, "k": 64, "m": 48, "g": 5, "w": 32},
     inputs=inputs,
     items=lambda s: -(-s["m"] // LANES),
     run=run,

@@ -17,7 +17,8 @@ import torch
 
 from harness import checkpoint as checkpoints
 from harness import plugins
-from harness.engines.numba import arenas, plan, random, session
+from harness.candidates import tensors
+from harness.engines.numba import arenas, places, plan, random, session
 from harness.errors import BadCheckpoint, BadInput, UnknownName
 from harness.make import pack
 from harness.records import Recipe
@@ -250,9 +251,9 @@ def test_resident_bytes_are_those_of_the_streams_and_the_state(mixers, ffn, form
     state = sum(plugins.mixers()[m].state_values(shape, room) for m in shape.mixers)
     assert 4 * state <= built.state.nbytes <= 4 * state + 64 * shape.layers
     least = 0
-    for name, tensor in arenas.tensors(shape).items():
+    for name, tensor in tensors(shape).items():
         if tensor.packed:
-            stored = arenas.stored(checkpoint, name, tensor)
+            stored = places.stored(checkpoint, name, tensor)
             whole = tensor.parts == 1
             least += spec.layout_bytes(*tensor.shape) if whole else sum(
                 a.nbytes for a in stored.values()

@@ -13,7 +13,7 @@ from kernels.spec import Array
 from kernels.team import barrier, share
 
 GATE, UP, DOWN, INNER, OUTER, BIAS = range(6)  # places of the tensors in the spec
-DOWN_END = 6 + DOWN
+GATE_END = 6 + GATE
 
 
 @njit(**OPTIONS)
@@ -32,37 +32,46 @@ def forward(
     scratch: Array,
     prepared: Array,
 ) -> None:
-    """Add the ffn of n normed tokens to the residual, token by token.
+    """Add the ffn of n normed tokens to the residual, group by group over the tokens that chose it.
 
-    offsets: gate up down selector_in selector_out selector_bias, then
-    their ends. Every thread
+    offsets: gate up down selector_in selector_out selector_bias, then their ends. Every thread
     scores for itself, which is cheaper than waiting for one that does.
     """
     width, hidden, w = dims[arena.WIDTH], dims[arena.HIDDEN], dims[arena.GROUP]
     g, rank, wide, residual = hidden // w, dims[arena.RANK], dims[arena.WIDE], dims[arena.RESIDUAL]
-    down_bytes = (offsets[DOWN_END] - offsets[DOWN]) // g
     normed = dims[arena.NORMED] + thread * dims[arena.NORMED_PITCH]
-    mine = thread * dims[arena.PREPARED_PITCH]
-    own = dims[arena.OWN] + thread * dims[arena.OWN_PITCH]
-    first, last = share((width + LANES - 1) // LANES, thread, threads)
+    mine, stride = thread * dims[arena.PREPARED_PITCH], activation_bytes(width)
+    scores = dims[arena.OWN] + thread * dims[arena.OWN_PITCH]
+    table = scores + n * g
+    inner = table + selective_ffn.table_size(n, g)
     for t in range(n):
-        at = normed + t * width
         selector.score(
-            scratch, at, width, rank, g, small, offsets[INNER], offsets[OUTER], offsets[BIAS],
-            scratch, own + 2 * g, scratch, own,
+            scratch, normed + t * width, width, rank, g, small, offsets[INNER], offsets[OUTER],
+            offsets[BIAS], scratch, inner, scratch, scores + t * g,
         )  # fmt: skip
-        # the list of groups takes the place of the scores' neighbours: small whole numbers are
-        # exact in float32, and scratch has one element type
-        count = selective_ffn.choose(scratch, own, g, scratch, own + g)
-        begin, end = share(count, thread, threads)
-        prepare(scratch, at, width, prepared, mine)
-        selective_ffn.gather(
-            multiply, weights, offsets[GATE], offsets[UP], prepared, mine, width, g, w,
-            scratch, own + g, begin, end, scratch, wide,
-        )  # fmt: skip
-        barrier(block, threads)
-        selective_ffn.scatter(
-            prepare, multiply, weights, offsets[DOWN], down_bytes, scratch, wide, w, width,
-            scratch, own + g, count, prepared, mine, first, last, scratch, residual + t * width,
-        )  # fmt: skip
+        prepare(scratch, normed + t * width, width, prepared, mine + t * stride)
+    count = selective_ffn.choose(scratch, scores, n, g, scratch, table)
+    begin, end = share(selective_ffn.units(scratch, table, g, count, w), thread, threads)
+    first, last = share((width + LANES - 1) // LANES, thread, threads)
+    spare = mine + n * stride
+    # where the rows of `down` that this thread adds begin, in the next group
+    pitch, step = (offsets[GATE_END] - offsets[GATE]) // g, activation_bytes(w)
+    for turn in range(2 if threads > 1 else 1):
+        for c in range(count):
+            record = int(scratch[table + c]) * pitch
+            if turn == 0:
+                selective_ffn.gather(
+                    multiply, weights, offsets[GATE] + record, offsets[UP] + record, prepared,
+                    mine, stride, spare, n, width, g, w, scratch, table, c, begin, end,
+                    scratch, wide,
+                )  # fmt: skip
+            if turn == 1 or threads == 1:
+                following = -1
+                if c + 1 < count:
+                    following = offsets[GATE] + int(scratch[table + c + 1]) * pitch
+                selective_ffn.scatter(
+                    prepare, multiply, weights, offsets[DOWN] + record, following, scratch, wide,
+                    prepared, spare + n * stride, step, n, g, w, width, scratch, table, c,
+                    first, last, scratch, dims[arena.MIXED], scratch, residual,
+                )  # fmt: skip
         barrier(block, threads)

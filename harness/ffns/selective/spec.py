@@ -2,6 +2,7 @@
 
 A low-rank selector scores groups of `shape.group` neurons from the layer's input; a group runs
 when its score is above zero (hard choice, no weighting), so harder tokens may use more of them.
+All weights of a group lie together in memory, because jumps cost more than neurons.
 """
 
 from __future__ import annotations
@@ -12,9 +13,9 @@ from harness.records import Call, Ffn, Shape, Tensor
 def tensors(shape: Shape) -> tuple[Tensor, ...]:
     groups = shape.hidden // shape.group
     return (
-        Tensor("gate", (shape.hidden, shape.width)),
-        Tensor("up", (shape.hidden, shape.width)),
-        Tensor("down", (shape.width, shape.hidden), parts=groups, axis=1),
+        Tensor("gate", (shape.hidden, shape.width), parts=groups, record="group"),
+        Tensor("up", (shape.hidden, shape.width), parts=groups, record="group"),
+        Tensor("down", (shape.width, shape.hidden), parts=groups, axis=1, record="group"),
         Tensor("selector_in", (shape.selector_rank, shape.width), packed=False),
         Tensor("selector_out", (groups, shape.selector_rank), packed=False),
         Tensor("selector_bias", (groups,), packed=False),
