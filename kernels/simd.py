@@ -144,18 +144,17 @@ def quad(typing_context, array, index, j):  # type: ignore[no-untyped-def]  # no
     return BYTES(array, types.intp, j), generate
 
 
-
 @intrinsic
 def prefetch(typing_context, array, index):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """Ask for the cache line of array[index], to be read soon; never faults."""
 
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         at = _pointer(context, builder, signature.args[0], args[0], args[1])
-        kinds = [at.type, _INT, _INT, _INT]
+        kinds = [at.type, INT, INT, INT]
         function = cgutils.get_or_insert_function(
             builder.module, ir.FunctionType(ir.VoidType(), kinds), "llvm.prefetch.p0"
         )
-        read, to_level_2, data = _INT(0), _INT(2), _INT(1)
+        read, to_level_2, data = INT(0), INT(2), INT(1)
         builder.call(function, [at, read, to_level_2, data])
         return context.get_dummy_value()
 
