@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from harness.errors import BadCheckpoint, HarnessError
-from harness.records import Checkpoint, Recipe, Shape
+from harness.records import Array, Checkpoint, Recipe, Shape, Tensor
 
 VERSION = 1
 # Fields of Shape that came after the first hashes: they count only where they are set.
@@ -130,6 +131,26 @@ def load(path: Path) -> Checkpoint:
         raise BadCheckpoint(f"{path} is truncated or malformed: {reason}") from error
     check_finite(checkpoint, str(path))
     return checkpoint
+
+
+def stored(checkpoint: Checkpoint, name: str, tensor: Tensor) -> Mapping[str, Array]:
+    """The arrays of one packed tensor by suffix, checked against its spec."""
+    prefix = f"{name}."
+    found = {"": checkpoint.arrays[name]} if name in checkpoint.arrays else {}
+    found |= {
+        key.removeprefix(prefix): array
+        for key, array in checkpoint.arrays.items()
+        if key.startswith(prefix)
+    }
+    if "" not in found:
+        raise BadCheckpoint(f"{checkpoint.recipe.name}: tensor {name!r} is missing")
+    kind = checkpoint.formats.get(name, "f32")
+    if (kind == "f32" or not tensor.packed) and found[""].shape != tensor.shape:
+        raise BadCheckpoint(
+            f"{checkpoint.recipe.name}: tensor {name!r} has shape {found[''].shape}, "
+            f"expected {tensor.shape}"
+        )
+    return found
 
 
 def check_finite(checkpoint: Checkpoint, where: str) -> None:

@@ -18,7 +18,7 @@ import torch
 from harness import checkpoint as checkpoints
 from harness import plugins
 from harness.candidates import tensors
-from harness.engines.numba import arenas, places, plan, random, session
+from harness.engines.numba import arenas, plan, random, session
 from harness.errors import BadCheckpoint, BadInput, UnknownName
 from harness.make import pack
 from harness.records import Recipe
@@ -253,7 +253,7 @@ def test_resident_bytes_are_those_of_the_streams_and_the_state(mixers, ffn, form
     least = 0
     for name, tensor in tensors(shape).items():
         if tensor.packed:
-            stored = places.stored(checkpoint, name, tensor)
+            stored = checkpoints.stored(checkpoint, name, tensor)
             whole = tensor.parts == 1
             least += spec.layout_bytes(*tensor.shape) if whole else sum(
                 a.nbytes for a in stored.values()

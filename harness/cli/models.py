@@ -1,15 +1,20 @@
-"""Verbs on single candidates: train, generate, yardstick."""
+"""Verbs on single candidates: train, generate, export, yardstick."""
 
 from __future__ import annotations
 
 import sys
 import time
-from typing import Annotated
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli import app
 from harness.cli.screen import AsJson, bars, note, show_json
+
+if TYPE_CHECKING:
+    from harness.records import Recipe
 
 Candidate = Annotated[str, typer.Argument(help="MIXER[+FFN]:SIZE[@STEP[+STEP]]")]
 
@@ -61,7 +66,6 @@ def generate(
 ) -> None:
     """Write text, byte by byte, with the engine that is timed."""
     from harness import candidates, host
-    from harness import checkpoint as checkpoints
     from harness.engines.numba import session as engine
     from harness.errors import BadInput
     from harness.generate import sample
@@ -70,11 +74,7 @@ def generate(
     recipe = candidates.parse(candidate, corpus=corpus)
     if recipe.tokens == 0:
         raise BadInput(f"{candidate} runs on random weights, speed only; it has nothing to write")
-    if not (checkpoints.find(recipe) or checkpoints.find(candidates.base(recipe))):
-        raise BadInput(
-            f"{candidate} is not trained on {corpus}; run `edgewise train {candidate} "
-            f"--corpus {corpus}` first"
-        )
+    _require_trained(recipe)
     checkpoint = make(recipe)
     start = prompt.encode()
     if not start:
@@ -97,6 +97,56 @@ def generate(
     )
     if checkpoint.shape.context < room:
         note(f"longer than the {checkpoint.shape.context} bytes it was trained on")
+
+
+class FileFormat(StrEnum):
+    gguf = "gguf"
+
+
+@app.command(
+    epilog="Example: edgewise export attention:nano@int4 --format gguf --output nano.gguf, then "
+    "llama-cli -m nano.gguf -no-cnv -p 'The with statement '"
+)
+def export(
+    candidate: Candidate,
+    format: Annotated[FileFormat, typer.Option(help="gguf: what llama.cpp runs.")],
+    output: Annotated[
+        Path | None, typer.Option(help="The file; named after the candidate by default.")
+    ] = None,
+    corpus: Annotated[str, typer.Option(help="The text it was trained on.")] = "pydocs",
+) -> None:
+    """Write an attention candidate's weights for another engine, with the very levels stored here.
+
+    f32, f16, int8 and int4 weights become F32, F16, Q8_0 and Q4_0; a size without training gets
+    random weights, for speed only. Needs the gguf package.
+    """
+    from harness import candidates
+    from harness import export as exports
+    from harness.checkpoint import file_name
+    from harness.make import make
+
+    recipe = candidates.parse(candidate, corpus=corpus)
+    exports.check_shape(recipe.name, candidates.final_shape(recipe))
+    if recipe.tokens:
+        _require_trained(recipe)
+    slug, _, _ = file_name(recipe).rpartition("-")
+    path = output or Path(f"{slug}.{format}")
+    kind = exports.export(make(recipe), path)
+    what = "" if recipe.tokens else ", random weights: speed only"
+    print(f"wrote {path}: {kind}, {path.stat().st_size:,} bytes{what}")
+
+
+def _require_trained(recipe: Recipe) -> None:
+    """Raise BadInput unless the weights are there, or what they are made from."""
+    from harness import candidates
+    from harness import checkpoint as checkpoints
+    from harness.errors import BadInput
+
+    if not (checkpoints.find(recipe) or checkpoints.find(candidates.base(recipe))):
+        raise BadInput(
+            f"{recipe.name} is not trained on {recipe.corpus}; run `edgewise train {recipe.name} "
+            f"--corpus {recipe.corpus}` first"
+        )
 
 
 @app.command(epilog="Example: edgewise yardstick plain")

@@ -9,32 +9,13 @@ import numpy as np
 
 from harness import plugins
 from harness.candidates import tensors
+from harness.checkpoint import stored
 from harness.errors import BadCheckpoint
 from harness.mixers.attention.spec import speeds
 from harness.records import Array, Checkpoint, Shape, Tensor
 from kernels import rope
 
 ALIGN = 64
-
-
-def stored(checkpoint: Checkpoint, name: str, tensor: Tensor) -> Mapping[str, Array]:
-    """The arrays of one packed tensor by suffix, checked against its spec."""
-    prefix = f"{name}."
-    found = {"": checkpoint.arrays[name]} if name in checkpoint.arrays else {}
-    found |= {
-        key.removeprefix(prefix): array
-        for key, array in checkpoint.arrays.items()
-        if key.startswith(prefix)
-    }
-    if "" not in found:
-        raise BadCheckpoint(f"{checkpoint.recipe.name}: tensor {name!r} is missing")
-    kind = checkpoint.formats.get(name, "f32")
-    if (kind == "f32" or not tensor.packed) and found[""].shape != tensor.shape:
-        raise BadCheckpoint(
-            f"{checkpoint.recipe.name}: tensor {name!r} has shape {found[''].shape}, "
-            f"expected {tensor.shape}"
-        )
-    return found
 
 
 def place_tensors(
