@@ -1,8 +1,7 @@
 """A Transformer's checkpoint -> a GGUF file on which llama.cpp computes the same, level for level.
 
-Nothing is rounded again: int4 here is ggml's Q4_0, int8 in groups of 32 is its Q8_0, and int8 with
-one scale a row is a Q8_0 that repeats it, as float16. Source: docs/gguf.md, block_q4_0 and
-block_q8_0 of ggml.
+Nothing is rounded again; ggml.py says how. The file holds one tensor after the other, so one is in
+memory at a time. Source: docs/gguf.md of ggml, and the llama architecture of llama.cpp.
 """
 
 from __future__ import annotations
@@ -10,8 +9,7 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
@@ -21,14 +19,13 @@ import numpy as np
 from harness import candidates
 from harness.checkpoint import stored
 from harness.errors import BadInput, CannotWrite
-from harness.formats import int4
+from harness.ggml import ENCODINGS, GROUP
 from harness.mixers.attention.spec import speeds
 from harness.records import Array, Checkpoint, Shape, Tensor
 
 if TYPE_CHECKING:
     from gguf import GGUFWriter
 
-GROUP = 32  # weights that share a scale in Q4_0 and Q8_0
 NAMES = {  # canonical name, without the layer -> that of llama.cpp's llama architecture
     "embedding": "token_embd",
     "norm": "output_norm",
@@ -46,7 +43,7 @@ NAMES = {  # canonical name, without the layer -> that of llama.cpp's llama arch
 
 
 def export(checkpoint: Checkpoint, path: Path) -> str:
-    """Write the file, one tensor in memory at a time, and return the ggml type of its matrices.
+    """Write the file, and return the ggml type of its matrices.
 
     Raises BadInput, naming what llama.cpp has no counterpart for or that `gguf` is not installed,
     and CannotWrite; then no file is left.
@@ -201,52 +198,6 @@ def _stretch(shape: Shape) -> Array | None:
         return None
     plain = speeds(replace(shape, rope_scaling=None))
     return (plain / speeds(shape)).astype("<f4")
-
-
-def _q8(levels: Array, scales: Array) -> Array:
-    """Blocks of Q8_0, (rows, groups * 34) uint8: a float16 scale, then 32 levels."""
-    rows, groups = scales.shape
-    blocks = np.empty((rows, groups, 2 + GROUP), np.uint8)
-    blocks[..., :2] = scales.astype("<f2")[..., None].view(np.uint8)
-    blocks[..., 2:] = levels.view(np.uint8).reshape(rows, groups, GROUP)
-    return blocks.reshape(rows, -1)
-
-
-def _from_int8(arrays: Mapping[str, Array]) -> Array:
-    levels = arrays[""]
-    groups = levels.shape[1] // GROUP
-    return _q8(levels, np.repeat(arrays["scale"][:, None], groups, axis=1))
-
-
-def _from_int4(arrays: Mapping[str, Array]) -> Array:
-    """Blocks of Q4_0, (rows, groups * 18) uint8: a float16 scale, then 32 levels of 0..15.
-
-    A byte holds levels i and i + 16 of a block; the format here keeps 2i and 2i + 1 together.
-    """
-    scales = arrays["scale"]
-    rows, groups = scales.shape
-    levels = int4.levels_of(arrays).reshape(rows, groups, 2, GROUP // 2)
-    blocks = np.empty((rows, groups, 2 + GROUP // 2), np.uint8)
-    blocks[..., :2] = scales.astype("<f2")[..., None].view(np.uint8)
-    blocks[..., 2:] = levels[:, :, 0] | (levels[:, :, 1] << 4)
-    return blocks.reshape(rows, -1)
-
-
-@dataclass(frozen=True, slots=True)
-class Encoding:
-    """The ggml type that holds a format, and its rows made of the arrays of a tensor."""
-
-    kind: str
-    rows: Callable[[Mapping[str, Array]], Array]
-
-
-ENCODINGS: Mapping[str, Encoding] = {
-    "f32": Encoding("F32", lambda arrays: arrays[""].astype("<f4")),
-    "f16": Encoding("F16", lambda arrays: arrays[""].astype("<f2")),
-    "int8": Encoding("Q8_0", _from_int8),
-    "int8g32": Encoding("Q8_0", lambda arrays: _q8(arrays[""], arrays["scale"])),
-    "int4": Encoding("Q4_0", _from_int4),
-}
 
 
 def _library() -> ModuleType:

@@ -7,12 +7,12 @@ import sys
 import numpy as np
 import pytest
 
-from harness import candidates, export, make, plugins
+from harness import candidates, export, ggml, make, plugins
 from harness.errors import BadCheckpoint, BadInput, CannotWrite
 from harness.records import RopeScaling
 from tests import models
 
-FORMATS = sorted(set(export.ENCODINGS) & set(plugins.formats()))
+FORMATS = sorted(set(ggml.ENCODINGS) & set(plugins.formats()))
 
 
 @pytest.fixture
