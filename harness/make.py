@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from harness import candidates, plugins
+from harness import candidates, packing, plugins
 from harness import checkpoint as checkpoints
 from harness.engines.numba import random
 from harness.records import Array, Checkpoint, Recipe
@@ -35,14 +35,14 @@ def make(
 
 def pack(checkpoint: Checkpoint, form: str) -> Checkpoint:
     """Every matrix stored in one weight format; norms, decays and selectors stay float32."""
-    packer = plugins.pick(plugins.formats(), form, "format").pack
+    spec = plugins.pick(plugins.formats(), form, "format")
     arrays: dict[str, Array] = {}
     formats = {}
     for name, tensor in candidates.tensors(checkpoint.shape).items():
         if not tensor.packed:
             arrays[name] = checkpoint.arrays[name]
             continue
-        parts = packer(checkpoint.arrays[name])
+        parts = packing.pack(spec, tensor.shape, checkpoint.arrays[name].__getitem__)
         arrays |= {f"{name}.{key}" if key else name: part for key, part in parts.items()}
         if form != "f32":
             formats[name] = form

@@ -429,6 +429,7 @@ class Format:
     rtol: float
     source: str
     density: float = 1.0  # share of the weights that is stored and multiplied
+    by_rows: bool = True  # rows are packed each by itself, along the first axis of every array
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

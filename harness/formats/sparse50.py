@@ -80,6 +80,7 @@ SPEC = Format(
     arithmetic="float32",
     bits=24.0,
     density=0.5,
+    by_rows=False,
     rtol=1e-5,
     source="magnitude pruning, Han et al. 2015, without retraining; compressed sparse rows",
 )

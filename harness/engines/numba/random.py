@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 
-from harness import plugins
+from harness import packing, plugins
 from harness.candidates import final_shape, tensors
-from harness.records import Array, Checkpoint, Recipe
+from harness.records import Array, Checkpoint, Format, Recipe, Tensor
 
 
 def checkpoint(recipe: Recipe) -> Checkpoint:
     """Normal weights of deviation 1/sqrt(columns), gains 1, decays as published.
 
-    Layers share one array per tensor and shape, so that a large model is made in seconds; the
-    engine gives each layer its own copy.
+    Layers share one array per tensor and shape, and the rows of a large one repeat, so that a
+    model of billions is made in seconds; the engine gives each layer its own copy.
     """
     rng = np.random.default_rng(recipe.seed)
     form = next((s for s in recipe.steps if s in plugins.formats()), "f32")
@@ -24,13 +24,23 @@ def checkpoint(recipe: Recipe) -> Checkpoint:
     for name, tensor in tensors(shape).items():
         key = (tensor.name, tensor.shape)
         if key not in made:
-            values = _values(tensor.name, tensor.shape, rng)
-            packs = plugins.formats()[form].pack if tensor.packed else None
-            made[key] = dict(packs(values)) if packs else {"": values}
+            if tensor.packed:
+                made[key] = _matrix(tensor, plugins.formats()[form], rng)
+            else:
+                made[key] = {"": _values(tensor.name, tensor.shape, rng)}
         arrays |= {f"{name}.{k}" if k else name: a for k, a in made[key].items()}
         if tensor.packed and form != "f32":
             formats[name] = form
     return Checkpoint(recipe=recipe, shape=shape, arrays=arrays, formats=formats)
+
+
+def _matrix(tensor: Tensor, form: Format, rng: np.random.Generator) -> dict[str, Array]:
+    rows, columns = tensor.shape
+    drawn = min(rows, max(1, packing.VALUES // columns)) if form.by_rows else rows
+    packed = form.pack(_values(tensor.name, (drawn, columns), rng))
+    if drawn == rows:
+        return dict(packed)
+    return {key: np.resize(array, (rows, *array.shape[1:])) for key, array in packed.items()}
 
 
 def _values(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Array:
