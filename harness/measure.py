@@ -17,10 +17,10 @@ from typing import Any
 
 import pyperf
 
-from harness import candidates, energy, host, plugins, workload
+from harness import candidates, energy, host, memory, plugins, workload
 from harness import checkpoint as checkpoints
-from harness.engines.numba import arenas, plan
-from harness.errors import DoesNotFit, WorkerFailed
+from harness.engines.numba import plan
+from harness.errors import WorkerFailed
 from harness.records import (
     Checkpoint,
     Environment,
@@ -82,7 +82,7 @@ def measure(
     the worker dies, hangs or runs out of memory, DoesNotFit before it could.
     """
     runs = [workload.parse(name) for name in workloads]
-    _check_memory(checkpoint, max(run.depth + run.tokens for run in runs), environment)
+    memory.require(checkpoint.recipe, runs, environment.memory_bytes)
     with tempfile.TemporaryDirectory(prefix="edgewise-") as name:
         folder = Path(name)
         job = _job(checkpoint, workloads, threads, folder)
@@ -92,7 +92,7 @@ def measure(
             slug = re.sub(r"[^a-z0-9.]+", "-", checkpoint.recipe.name)
             packed = gzip.compress((folder / "out.json").read_bytes(), mtime=0)
             keep(f"{slug}_{threads}t.json.gz", packed)
-    after = host.finished(environment)
+    after, weights = host.finished(environment), checkpoints.checkpoint_hash(checkpoint)
     rows = []
     for run in runs:
         bench = suite[run.name]
@@ -103,7 +103,7 @@ def measure(
             Row(
                 candidate=checkpoint.recipe.name,
                 recipe_hash=checkpoints.recipe_hash(checkpoint.recipe),
-                checkpoint_hash=checkpoints.checkpoint_hash(checkpoint),
+                checkpoint_hash=weights,
                 parameters=candidates.parameters(checkpoint.shape),
                 device=environment.device or "host",
                 workload=run.name,
@@ -247,18 +247,9 @@ def _energy(
 
 
 def _flags(run: workload.Run, checkpoint: Checkpoint) -> tuple[str, ...]:
-    beyond = run.depth + run.tokens > checkpoint.shape.context
-    return ("beyond trained context",) if beyond and checkpoint.provenance else ()
-
-
-def _check_memory(checkpoint: Checkpoint, room: int, environment: Environment) -> None:
-    stored = sum(array.nbytes for array in checkpoint.arrays.values())
-    needed = stored + arenas.shape_bytes(checkpoint.shape, room)
-    if environment.memory_bytes and needed > 0.9 * environment.memory_bytes:
-        raise DoesNotFit(
-            f"{checkpoint.recipe.name} needs {needed / 2**20:.0f} MiB at a context of {room}; "
-            f"this machine has {environment.memory_bytes / 2**20:.0f} MiB"
-        )
+    beyond = run.depth + run.tokens > checkpoint.shape.context and checkpoint.provenance
+    found = ("beyond trained context",) if beyond else ()
+    return found + candidates.doubts(checkpoint.recipe.name)
 
 
 def failed_row(

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from harness import candidates, flame, machine, make, plugins, stages, workload
+from harness import candidates, flame, machine, make, memory, plugins, stages, workload
 from harness.cores import affinity_for
 from harness.errors import BadInput
 from harness.limits import cached_limits
@@ -87,7 +87,10 @@ def profile(
         raise BadInput(
             f"a profile needs at least 1 token, 1 thread and depth 0: {tokens}, {threads}, {depth}"
         )
-    checkpoint = make.make(candidates.parse(candidate))
+    recipe = candidates.parse(candidate)
+    run = workload.parse(f"tg{tokens}" + (f" @ d{depth}" if depth else ""))
+    memory.require(recipe, [run])
+    checkpoint = make.make(recipe)
     job = stages.Job(
         candidate=candidate,
         text=_text(checkpoint),
@@ -97,7 +100,6 @@ def profile(
         cores=affinity_for(threads),
         seconds=SECONDS,
     )
-    run = workload.parse(f"tg{tokens}" + (f" @ d{depth}" if depth else ""))
     spec = workload.build(checkpoint.recipe, checkpoint.shape, run)
     del checkpoint
     # there and back, so that a machine that becomes slower or faster does not favour one build

@@ -12,7 +12,7 @@ from typing import Protocol
 from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
-from harness import candidates, host, limits, quality, store, workload
+from harness import candidates, host, limits, memory, quality, store, workload
 from harness import checkpoint as checkpoints
 from harness.engines.numba import plan as plans
 from harness.errors import BadInput, CannotWrite, HarnessError
@@ -126,17 +126,6 @@ def estimate(points: Sequence[Point], effort: Effort, train: Train | None = None
     return before + SECONDS_A_PROCESS * spawned + SECONDS_A_CANDIDATE * len(names)
 
 
-def missing(
-    point: Point, checkpoint: Checkpoint, folder: Path, environment: Environment, quick: bool
-) -> tuple[str, ...]:
-    """The point's workloads that have no row yet."""
-    return tuple(
-        name
-        for name in point.workloads
-        if not store.has(folder, _key(point, checkpoint, name, environment, quick))
-    )
-
-
 def run(
     sweep: Sweep,
     folder: Path,
@@ -182,14 +171,12 @@ def _do(
     recipe = candidates.parse(point.candidate, corpus=sweep.corpus)
     kept: list[Row] = []
     try:
+        memory.require(recipe, map(workload.parse, point.workloads), environment.memory_bytes)
         checkpoint = make(recipe, lambda text, done, total: watch.stage(point, text, done, total))
-        todo = missing(point, checkpoint, folder, environment, effort.quick)
+        keys = _keys(point, checkpoint, environment, effort.quick)
+        todo = tuple(w for w, key in keys.items() if not store.has(folder, key))
         kept = [
-            store.load(
-                folder / store.file_name(_key(point, checkpoint, w, environment, effort.quick))
-            )
-            for w in point.workloads
-            if w not in todo
+            store.load(folder / store.file_name(key)) for w, key in keys.items() if w not in todo
         ]
         if not todo:
             return kept
@@ -234,14 +221,15 @@ def _kept(folder: Path, row: Row) -> Row:
     return row
 
 
-def _key(
-    point: Point, checkpoint: Checkpoint, name: str, environment: Environment, quick: bool
-) -> store.Key:
-    return store.Key(
+def _keys(
+    point: Point, checkpoint: Checkpoint, environment: Environment, quick: bool
+) -> dict[str, store.Key]:
+    """What names the row of each of the point's workloads."""
+    key = store.Key(
         candidate=point.candidate,
         recipe_hash=checkpoints.recipe_hash(checkpoint.recipe),
         checkpoint_hash=checkpoints.checkpoint_hash(checkpoint),
-        workload=name,
+        workload="",
         engine="numba",
         threads=point.threads,
         host=environment.host,
@@ -249,3 +237,4 @@ def _key(
         kernel_hash=plans.fingerprint(),
         quick=quick,
     )
+    return {name: replace(key, workload=name) for name in point.workloads}

@@ -8,7 +8,7 @@ import numpy as np
 
 from harness import arena, plugins
 from harness.engines.numba.places import ALIGN, place_tensors, round_up
-from harness.records import Array, Checkpoint, Shape
+from harness.records import Array, Checkpoint
 from kernels import selective_ffn
 
 
@@ -109,9 +109,3 @@ def _dims(checkpoint: Checkpoint, room: int, chunk: int, threads: int) -> tuple[
     # the most any format needs for a vector: float32, or int8 with its header
     dims[arena.PREPARED_PITCH] = chunk * round_up(4 * longest + 64, ALIGN)
     return dims, at, int(dims[arena.PREPARED_PITCH]) * threads
-
-
-def shape_bytes(shape: Shape, room: int) -> int:
-    """State of a whole stack at a context of `room` tokens [B]."""
-    mixers = (plugins.pick(plugins.mixers(), name, "mixer") for name in shape.mixers)
-    return sum(4 * mixer.state_values(shape, room) for mixer in mixers)
