@@ -11,7 +11,7 @@ from typing import Any
 
 from harness import plugins
 from harness.errors import BadInput, UnknownName
-from harness.records import Recipe, Shape, Tensor
+from harness.records import Recipe, RopeScaling, Shape, Tensor
 
 ZOO = Path(__file__).parent / "zoo"
 SELECTIVE_ACTIVE = 0.5  # the budget a selective ffn aims at unless told otherwise
@@ -32,6 +32,18 @@ def summary(size: str) -> str:
 def stated_parameters(size: str) -> int:
     """What the size's file says its candidates have, within 2 %."""
     return int(_read(size)["parameters"])
+
+
+def stand_in(name: str) -> str:
+    """What a public model has that a candidate of its size does without; "" where nothing is."""
+    match = NAME.fullmatch(name)
+    return str(_read(match["size"]).get("stand_in", "")) if match else ""
+
+
+def doubts(name: str) -> tuple[str, ...]:
+    """What a row of the candidate should say beside its numbers."""
+    text = stand_in(name)
+    return (f"stand-in: {text}",) if text else ()
 
 
 def parse(name: str, *, corpus: str = "pydocs", tokens: int | None = None, seed: int = 0) -> Recipe:
@@ -152,4 +164,6 @@ def _shape(raw: Mapping[str, Any], mixer: str, ffn: str) -> Shape:
         context=raw["context"],
         tied=raw.get("tied", False),
         rope_base=raw.get("rope_base", 10000.0),
+        rope_scaling=RopeScaling(**raw["rope_scaling"]) if "rope_scaling" in raw else None,
+        norm_epsilon=raw.get("norm_epsilon", 1e-5),
     )

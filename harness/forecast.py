@@ -59,7 +59,7 @@ def forecast(row: Row, device: Device, fit: Fit | None = None) -> Row:
         depth=row.depth,
         threads=threads,
         engine=row.engine,
-        seconds=best,
+        seconds=_doubted(best, row.candidate),
         joules=energy.modelled(best, spec, device, threads),
         resident=row.resident,
         quality=row.quality,
@@ -108,7 +108,7 @@ def point(
         depth=run.depth,
         threads=count,
         engine="numba",
-        seconds=best,
+        seconds=_doubted(best, candidate),
         joules=energy.modelled(best, spec, device, count),
         resident=Projected(
             value=spec.resident_bytes,
@@ -121,6 +121,13 @@ def point(
         state_bytes=spec.state_bytes,
         operations=spec.operations,
     )
+
+
+def _doubted(seconds: Projected | Failed, candidate: str) -> Projected | Failed:
+    """With what the candidate itself leaves to doubt; its interval is the model's."""
+    if isinstance(seconds, Failed):
+        return seconds
+    return replace(seconds, flags=(*seconds.flags, *candidates.doubts(candidate)))
 
 
 def _fastest(

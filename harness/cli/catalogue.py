@@ -41,7 +41,10 @@ def entries(kind: str, devices: Path | None = None) -> dict[str, str]:
                 for name, m in plugins.metrics().items()
             }
         case "sizes":
-            return {name: candidates.summary(name) for name in candidates.sizes()}
+            return {
+                name: candidates.summary(name) + _stand_in(f"attention:{name}")
+                for name in candidates.sizes()
+            }
         case "candidates":
             return _counts()
     known = "devices kernels mixers ffns formats transforms corpora engines groups sizes metrics"
@@ -62,8 +65,12 @@ def _counts() -> dict[str, str]:
                     continue  # a size without that mixer
                 count = candidates.parameters(recipe.shape)
                 off = count / candidates.stated_parameters(size) - 1
-                found[name] = f"{count:,} parameters, {off:+.1%} of the size's"
+                found[name] = f"{count:,} parameters, {off:+.1%} of the size's" + _stand_in(name)
     return found
+
+
+def _stand_in(name: str) -> str:
+    return "".join(f"; {doubt}" for doubt in candidates.doubts(name))
 
 
 def _first_line(module: str) -> str:
