@@ -18,7 +18,7 @@ import numpy as np
 from numba import njit
 
 from kernels import simd
-from kernels.maths import sigmoid, sigmoid_lanes, silu
+from kernels.maths import one_plus_exp, sigmoid, silu
 from kernels.simd import LANES, OPTIONS
 from kernels.spec import Argument, Array, Cost, Kernel, Sizes
 
@@ -26,55 +26,81 @@ EPSILON = 1e-6
 
 
 @njit(**OPTIONS)
-def step(
+def inverse_norm(d: Array, at: int, w: int) -> np.float32:
+    """1 / sqrt(mean(d^2) + EPSILON) of the w values at `at`."""
+    whole = w // LANES * LANES
+    total = simd.splat_f32(np.float32(0.0))
+    for i in range(at, at + whole, LANES):
+        value = simd.load_f32(d, i)
+        total = simd.fma(value, value, total)
+    squares = simd.sum_f32(total)
+    for i in range(at + whole, at + w):
+        squares += d[i] * d[i]
+    return np.float32(1.0) / np.sqrt(squares / np.float32(w) + np.float32(EPSILON))
+
+
+@njit(**OPTIONS)
+def scan(
     u: Array,
     v: Array,
     f: Array,
     e: Array,
-    at: int,
+    pitch: int,
+    n: int,
+    c: int,
     w: int,
-    a: np.float32,
-    b: np.float32,
-    z: np.float32,
+    first: int,
+    last: int,
+    slope: Array,
+    decay: Array,
     gain: Array,
-    gain_at: int,
     state: Array,
-    s_at: int,
-    d_at: int,
-    out: Array,
-    to: int,
-) -> np.float32:
-    """One token of one channel; updates s and d in `state` and returns the new z."""
-    short, long = state[s_at : s_at + w], state[d_at : d_at + w]
-    value, entry = v[at : at + w], e[at : at + w]
-    forget, current, y = f[at : at + w], u[at : at + w], out[to : to + w]
-    scale = gain[gain_at : gain_at + w]
-    first, squares = z == np.float32(0.0), np.float32(0.0)
-    past, sums = (value, entry) if first else (short, long)
-    for i in range(w):
-        squares += sums[i] * sums[i]
-    inverse = np.float32(1.0) / np.sqrt(squares / np.float32(w) + np.float32(EPSILON))
-    z = a * z + np.float32(1.0)
-    blend = np.float32(1.0) / z
-    whole = w // LANES * LANES
-    decayed, blended = simd.splat_f32(b), simd.splat_f32(blend)
-    minus, scaled = simd.splat_f32(np.float32(-1.0)), simd.splat_f32(inverse)
-    for i in range(0, whole, LANES):
-        new, old = simd.load_f32(value, i), simd.load_f32(short, i)
-        entered, sum_ = simd.load_f32(entry, i), simd.load_f32(long, i)
-        before, total = simd.load_f32(past, i), simd.load_f32(sums, i)
-        gate = simd.multiply(simd.load_f32(current, i), before)
-        slope = simd.multiply(gate, sigmoid_lanes(before))
-        normed = simd.multiply(simd.multiply(total, scaled), simd.load_f32(scale, i))
-        opened = sigmoid_lanes(simd.load_f32(forget, i))
-        simd.store_f32(y, i, simd.fma(opened, normed, slope))
-        simd.store_f32(short, i, simd.fma(simd.fma(old, minus, new), blended, old))
-        simd.store_f32(long, i, simd.multiply(decayed, simd.add(sum_, entered)))
-    for i in range(whole, w):
-        y[i] = current[i] * silu(past[i]) + sigmoid(forget[i]) * sums[i] * inverse * scale[i]
-        short[i] += (value[i] - short[i]) * blend
-        long[i] = b * (long[i] + entry[i])
-    return z
+    y: Array,
+) -> None:
+    """n tokens of channels first..last; token t is at t * pitch in u v f e and y, which may be u.
+
+    Token by token, because rows are contiguous: the memory then streams, and s and d of all
+    channels stay in the first cache.
+    """
+    width = c * w
+    s, d, z = state[:width], state[width : 2 * width], state[2 * width : 2 * width + c]
+    one = simd.splat_f32(np.float32(1.0))
+    for t in range(n):
+        row = t * pitch
+        ahead = inverse_norm(d, first * w, w)
+        for channel in range(first, last):
+            here, inverse, b = channel * w, ahead, decay[channel]
+            kept = b
+            if z[channel] == np.float32(0.0):
+                # the first token reads itself, and is then no part of the sum of earlier ones
+                for i in range(here, here + w):
+                    s[i], d[i] = v[row + i], e[row + i]
+                inverse, kept = inverse_norm(d, here, w), np.float32(0.0)
+            if channel + 1 < last:
+                # the gates below do not wait for it: a sum, a root and a division take long
+                ahead = inverse_norm(d, here + w, w)
+            z[channel] = slope[channel] * z[channel] + np.float32(1.0)
+            blend = np.float32(1.0) / z[channel]
+            scale, blending = simd.splat_f32(inverse), simd.splat_f32(blend)
+            entering, keeping = simd.splat_f32(b), simd.splat_f32(kept)
+            whole = here + w // LANES * LANES
+            for i in range(here, whole, LANES):
+                short, long = simd.load_f32(s, i), simd.load_f32(d, i)
+                # 1 / (p q) gives 1 / p and 1 / q for one division
+                p, q = one_plus_exp(short), one_plus_exp(simd.load_f32(f, row + i))
+                both = simd.divide(one, simd.multiply(p, q))
+                current = simd.multiply(simd.load_f32(u, row + i), short)
+                normed = simd.multiply(simd.multiply(long, scale), simd.load_f32(gain, i))
+                value, entry = simd.load_f32(v, row + i), simd.load_f32(e, row + i)
+                gated = simd.multiply(current, simd.multiply(both, q))
+                simd.store_f32(y, row + i, simd.fma(simd.multiply(both, p), normed, gated))
+                simd.store_f32(s, i, simd.fma(simd.subtract(value, short), blending, short))
+                simd.store_f32(d, i, simd.fma(long, keeping, simd.multiply(entry, entering)))
+            for i in range(whole, here + w):
+                normed = d[i] * inverse * gain[i]
+                y[row + i] = u[row + i] * silu(s[i]) + sigmoid(f[row + i]) * normed
+                s[i] += (v[row + i] - s[i]) * blend
+                d[i] = kept * d[i] + b * e[row + i]
 
 
 @njit(**OPTIONS)
@@ -93,21 +119,11 @@ def run(
 ) -> None:
     """The recurrence. `state` holds s (c*w), d (c*w), z (c)."""
     n, c, w = u.shape
-    width = c * w
-    fu, fv, ff, fe = (
-        u.reshape(n * width),
-        v.reshape(n * width),
-        f.reshape(n * width),
-        e.reshape(n * width),
-    )
-    out = y.reshape(n * width)
-    for t in range(n):
-        for channel in range(first, last):
-            at, here = t * width + channel * w, channel * w
-            state[2 * width + channel] = step(
-                fu, fv, ff, fe, at, w, slope[channel], decay[channel], state[2 * width + channel],
-                gain, here, state, here, width + here, out, at,
-            )  # fmt: skip
+    size = n * c * w
+    scan(
+        u.reshape(size), v.reshape(size), f.reshape(size), e.reshape(size), c * w, n, c, w,
+        first, last, slope, decay, gain, state, y.reshape(size),
+    )  # fmt: skip
 
 
 def inputs(sizes: Sizes, rng: np.random.Generator) -> tuple[Array, ...]:

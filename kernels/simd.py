@@ -175,25 +175,27 @@ greater = _operation(  # lane by lane, the larger; a NaN is passed over
 )
 absolute = _operation(F32, (F32,), lambda b, x: call(b, "llvm.fabs.v16f32", F32.llvm, [x]))
 add_i32 = _operation(I32, (I32, I32), lambda b, x, y: b.add(x, y))
-floor = _operation(F32, (F32,), lambda b, x: call(b, "llvm.floor.v16f32", F32.llvm, [x]))
+nearest = _operation(F32, (F32,), lambda b, x: call(b, "llvm.rint.v16f32", F32.llvm, [x]))
 divide = _operation(F32, (F32, F32), lambda b, x, y: b.fdiv(x, y))
 subtract = _operation(F32, (F32, F32), lambda b, x, y: b.fsub(x, y))
 
 
-def _power_of_two(builder: Any, n: Any) -> Any:
-    """2^n for whole n in -127..128, by writing the exponent's bits."""
-    bits = builder.add(builder.fptosi(n, I32.llvm), constant(I32.llvm, 127))
-    return builder.bitcast(builder.shl(bits, constant(I32.llvm, 23)), F32.llvm)
+def _scaled(builder: Any, x: Any, n: Any) -> Any:
+    raised = builder.shl(builder.fptosi(n, I32.llvm), constant(I32.llvm, 23))
+    return builder.bitcast(builder.add(builder.bitcast(x, I32.llvm), raised), F32.llvm)
 
 
-power_of_two = _operation(F32, (F32,), _power_of_two)
-within = _operation(  # lane by lane, x held between low and high; a NaN stays a NaN
-    F32,
-    (F32, F32, F32),
-    lambda b, x, low, high: b.select(
-        b.fcmp_ordered("<", x, low), low, b.select(b.fcmp_ordered(">", x, high), high, x)
-    ),
-)
+# x 2^n for whole n, by adding to the bits of the exponent, which must stay a finite number's
+scaled = _operation(F32, (F32, F32), _scaled)
+
+
+def _within(builder: Any, x: Any, low: Any, high: Any) -> Any:
+    # one after the other: x86 has an instruction for each of these two
+    x = builder.select(builder.fcmp_ordered(">", x, high), high, x)
+    return builder.select(builder.fcmp_ordered("<", x, low), low, x)
+
+
+within = _operation(F32, (F32, F32, F32), _within)  # held between low and high; NaN stays a NaN
 to_f32 = _operation(F32, (I32,), lambda b, x: b.sitofp(x, F32.llvm))
 round_i32 = _operation(  # to nearest, ties to even
     I32,

@@ -62,9 +62,8 @@ def forward(
     barrier(block, threads)
     lap(thread, block, MIX)
 
-    mixed = dims[arena.MIXED]
     for t in range(n):
-        prepare(scratch, mixed + t * width, width, prepared, mine + t * stride)
+        prepare(scratch, wide + t * pitch, width, prepared, mine + t * stride)
     multiply(
         weights, offsets[O], prepared, mine, stride, n, width, width, first, last,
         scratch, dims[arena.RESIDUAL], width, True,
@@ -115,10 +114,10 @@ def forward_paper(
     mix(thread, threads, n, dims, small, offsets, offsets[PAPER_STATE], state, scratch)
     # every thread reads the whole residual to norm it; only then may it change
     barrier(block, threads)
-    residual, mixed = dims[arena.RESIDUAL], dims[arena.MIXED]
+    residual = dims[arena.RESIDUAL]
     for t in range(n):
         for i in range(first * w, last * w):
-            scratch[residual + t * width + i] += scratch[mixed + t * width + i]
+            scratch[residual + t * width + i] += scratch[wide + t * pitch + i]
     barrier(block, threads)
     lap(thread, block, MIX)
 
@@ -135,17 +134,16 @@ def mix(
     state: Array,
     scratch: Array,
 ) -> None:
-    """The recurrence over n tokens for this thread's channels; state of the layer at `start`."""
+    """The recurrence over n tokens for this thread's channels, written over u.
+
+    start: place of the layer's state
+    """
     width, channels, wide = dims[arena.WIDTH], dims[arena.CHANNELS], dims[arena.WIDE]
-    w, mixed = width // channels, dims[arena.MIXED]
     first, last = share(channels, thread, threads)
     u, v = scratch[wide:], scratch[wide + width :]
     f, e = scratch[wide + 2 * width :], scratch[wide + 3 * width :]
-    for t in range(n):
-        for channel in range(first, last):
-            here, z = channel * w, start + 2 * width + channel
-            state[z] = mcsd.step(
-                u, v, f, e, t * 4 * width + here, w, small[offsets[SLOPE] + channel],
-                small[offsets[DECAY] + channel], state[z], small, offsets[GAIN] + here,
-                state, start + here, start + width + here, scratch, mixed + t * width + here,
-            )  # fmt: skip
+    slope, decay, gain = small[offsets[SLOPE] :], small[offsets[DECAY] :], small[offsets[GAIN] :]
+    mcsd.scan(
+        u, v, f, e, 4 * width, n, channels, width // channels, first, last, slope, decay, gain,
+        state[start:], u,
+    )  # fmt: skip
