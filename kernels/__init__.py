@@ -4,4 +4,17 @@
 """
 
 OWNER = "edgewise"
-HELPERS = ("dots", "laps", "lowering", "maths", "simd", "spec", "team")  # not kernels
+HELPERS = (  # modules that are not kernels
+    "dots",
+    "floats",
+    "laps",
+    "lowering",
+    "maths",
+    "products",
+    "rounding",
+    "simd",
+    "spec",
+    "team",
+    "tile_steps",
+    "tiles",
+)

@@ -143,3 +143,13 @@ def half_to_float(builder: Any, halves: Any) -> Any:
     )
     sign = builder.shl(builder.and_(bits, constant(INTS, 0x8000)), constant(INTS, 16))
     return builder.bitcast(builder.or_(kept, sign), FLOATS)
+
+
+def bfloat_to_float(builder: Any, halves: Any) -> Any:
+    """bfloat16, the upper halves of float32, widened."""
+    bits = builder.shl(builder.zext(halves, INTS), constant(INTS, 16))
+    return builder.bitcast(bits, FLOATS)
+
+
+def fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
+    return call(builder, "llvm.fma.v16f32", FLOATS, [x, y, z])

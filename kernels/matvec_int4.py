@@ -15,11 +15,15 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from kernels import simd
-from kernels.simd import EXACT, LANES, OPTIONS, TINY
-from kernels.spec import Argument, Array, Cost, Kernel, Sizes
+from kernels import rounding, simd
+from kernels.products import Weights, matvec
+from kernels.rounding import GROUP, GROUP_BYTES, SCALE, SUM
+from kernels.rounding import by_groups as prepare
+from kernels.rounding import groups_bytes as activation_bytes
+from kernels.simd import EXACT, LANES, OPTIONS
+from kernels.spec import Array
 
-GROUP, RECORD = 32, 288
+RECORD = 288
 
 
 def layout(quantised: Array, scale: Array) -> Array:
@@ -40,49 +44,6 @@ def layout(quantised: Array, scale: Array) -> Array:
 
 def layout_bytes(m: int, k: int) -> int:
     return -(-m // LANES) * -(-k // GROUP) * RECORD
-
-
-@njit(**OPTIONS)
-def activation_bytes(k: int) -> int:
-    return (k + 31) // 32 * 40
-
-
-@njit(**EXACT)
-def prepare(x: Array, at: int, k: int, activations: Array, to: int) -> None:
-    """Round x[at:at+k] to int8 by groups of 32 into the byte buffer `activations` at `to`.
-
-    A group is 32 values, its scale (float32) and -8 times the sum of its values (int32).
-    """
-    zero = simd.splat_f32(np.float32(0.0))
-    groups = (k + 31) // 32
-    for g in range(groups):
-        i, p = at + g * GROUP, to + g * 40
-        if g * GROUP + GROUP <= k:
-            u, v = simd.load_f32(x, i), simd.load_f32(x, i + LANES)
-            top = simd.largest(simd.greater(simd.absolute(u), simd.absolute(v)))
-            bad = simd.sum_f32(
-                simd.fma(u, zero, simd.multiply(v, zero))
-            )  # NaN if any is not finite
-            inverse = np.float32(127.0) / top if top > TINY else np.float32(0.0)
-            factor = simd.splat_f32(inverse)
-            a = simd.round_i32(simd.multiply(u, factor))
-            b = simd.round_i32(simd.multiply(v, factor))
-            simd.store_i8(activations, p, a)
-            simd.store_i8(activations, p + LANES, b)
-            total = simd.sum_i32(simd.add_i32(a, b))
-        else:
-            top, bad, total = np.float32(0.0), np.float32(0.0), np.int32(0)
-            for j in range(k - g * GROUP):
-                top = max(top, abs(x[i + j]))
-                bad += x[i + j] * np.float32(0.0)
-            inverse = np.float32(127.0) / top if top > TINY else np.float32(0.0)
-            for j in range(GROUP):
-                inside = g * GROUP + j < k
-                q = np.int32(np.rint(x[i + j] * inverse)) if inside else np.int32(0)
-                activations[p + j] = np.uint8(q & np.int32(255))
-                total = np.int32(total + q)
-        simd.poke_f32(activations, p + 32, top / np.float32(127.0) + bad)
-        simd.poke_i32(activations, p + 36, np.int32(total * np.int32(-8)))
 
 
 @njit(**EXACT)
@@ -106,8 +67,9 @@ def multiply(
     for block in range(first, last):
         total = simd.splat_f32(np.float32(0.0))
         for g in range(groups):
-            x = at + g * 40
-            a, b = simd.splat_i32(simd.peek_i32(activations, x + 36)), zero
+            x = at + g * GROUP_BYTES
+            total_x = simd.peek_i32(activations, x + SUM)
+            a, b = simd.splat_i32(total_x * np.int32(-8)), zero
             for i in range(2):
                 w = simd.load_bytes(weights, p + 32 + 128 * i)
                 v = simd.load_bytes(weights, p + 96 + 128 * i)
@@ -117,7 +79,7 @@ def multiply(
                 a = simd.dot4_nibbles(a, simd.low_nibbles(v), simd.quad(activations, j, 2))
                 b = simd.dot4_nibbles(b, simd.high_nibbles(v), simd.quad(activations, j, 3))
             scale = simd.multiply(
-                simd.load_f16(weights, p), simd.splat_f32(simd.peek_f32(activations, x + 32))
+                simd.load_f16(weights, p), simd.splat_f32(simd.peek_f32(activations, x + SCALE))
             )
             total = simd.fma(simd.to_f32(simd.add_i32(a, b)), scale, total)
             p += RECORD
@@ -137,20 +99,6 @@ def lookup(weights: Array, start: int, k: int, row: int, m: int, out: Array, to:
         out[to + i] = np.float32(q - np.int32(8)) * scale
 
 
-@njit(**OPTIONS)
-def run(weights: Array, x: Array, activations: Array, y: Array, first: int, last: int) -> None:
-    k, m = x.size, y.size
-    prepare(x, 0, k, activations, 0)
-    multiply(weights, 0, activations, 0, k, m, first, last, y, 0, False)
-
-
-def inputs(sizes: Sizes, rng: np.random.Generator) -> tuple[Array, ...]:
-    m, k = sizes["m"], sizes["k"]
-    quantised = rng.integers(0, 16, (m, k)).astype(np.uint8)
-    scale = rng.uniform(0.01, 0.1, (m, -(-k // GROUP))).astype(np.float16)
-    return layout(quantised, scale), rng.standard_normal(k).astype(np.float32)
-
-
 def unpack(stream: Array, m: int, k: int) -> Array:
     """The stream back as (m,k) float32."""
     groups = -(-k // GROUP)
@@ -163,43 +111,20 @@ def unpack(stream: Array, m: int, k: int) -> Array:
     return weights.reshape(-1, groups * GROUP)[:m, :k].astype(np.float32)
 
 
-def rounded(x: Array) -> Array:
-    """x (...,k) float32 as the kernel sees it: each group of 32 rounded to 255 levels."""
-    from kernels.matvec_int8 import rounded as whole
-
-    k = x.shape[-1]
-    padded = np.zeros((*x.shape[:-1], -(-k // GROUP) * GROUP), np.float32)
-    padded[..., :k] = x
-    return whole(padded.reshape(*x.shape[:-1], -1, GROUP)).reshape(padded.shape)[..., :k]
+def draw(m: int, k: int, rng: np.random.Generator) -> Array:
+    quantised = rng.integers(0, 16, (m, k)).astype(np.uint8)
+    scale = rng.uniform(0.01, 0.1, (m, -(-k // GROUP))).astype(np.float16)
+    return layout(quantised, scale)
 
 
-def reference(sizes: Sizes, stream: Array, x: Array) -> tuple[Array, ...]:
-    import torch
-
-    weights = torch.from_numpy(unpack(stream, sizes["m"], sizes["k"])).double()
-    return ((weights @ torch.from_numpy(rounded(x).copy())).numpy(),)
-
-
-def cost(sizes: Sizes) -> Cost:
-    m, k = sizes["m"], sizes["k"]
-    return Cost(operations=2 * m * k, moved_bytes=layout_bytes(m, k) + 4 * (m + k))
-
-
-SPEC = Kernel(
-    name="matvec_int4",
-    arguments=(
-        Argument("weights", "input", np.uint8, (lambda s: layout_bytes(s["m"], s["k"]),)),
-        Argument("x", "input", np.float32, ("k",)),
-        Argument("activations", "scratch", np.uint8, (lambda s: activation_bytes(s["k"]),)),
-        Argument("y", "output", np.float32, ("m",)),
-    ),
-    example={"m": 48, "k": 96},
-    inputs=inputs,
-    items=lambda s: -(-s["m"] // LANES),
-    run=run,
-    reference=reference,
-    cost=cost,
-    rtol=1e-5,
-    nan="propagates",
+WEIGHTS = Weights(
+    draw=draw,
+    unpack=unpack,
+    layout_bytes=layout_bytes,
+    activation_bytes=activation_bytes,
+    prepare=prepare,
+    multiply=multiply,
+    rounded=rounding.rounded_groups,
     source="symmetric rounding in groups of 32, as the Q4_0 type of llama.cpp",
 )
+SPEC = matvec("matvec_int4", WEIGHTS)

@@ -15,11 +15,13 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from kernels import simd
-from kernels.simd import EXACT, LANES, OPTIONS, TINY
-from kernels.spec import Argument, Array, Cost, Kernel, Sizes
-
-HEADER = 64  # bytes before the int8 values of a vector: its scale, then -128 * sum
+from kernels import rounding, simd
+from kernels.products import Weights, matvec
+from kernels.rounding import HEADER
+from kernels.rounding import by_row as prepare
+from kernels.rounding import row_bytes as activation_bytes
+from kernels.simd import EXACT, LANES, OPTIONS
+from kernels.spec import Array
 
 
 def layout(quantised: Array, scale: Array) -> Array:
@@ -36,42 +38,6 @@ def layout(quantised: Array, scale: Array) -> Array:
 
 def layout_bytes(m: int, k: int) -> int:
     return -(-m // LANES) * (64 + LANES * (-(-k // 32) * 32))
-
-
-@njit(**OPTIONS)
-def activation_bytes(k: int) -> int:
-    return HEADER + (k + 31) // 32 * 32
-
-
-@njit(**EXACT)
-def prepare(x: Array, at: int, k: int, activations: Array, to: int) -> None:
-    """Round x[at:at+k] to int8 with one scale into the byte buffer `activations` at `to`."""
-    whole, wide = k // LANES * LANES, (k + 31) // 32 * 32
-    peak, poison = simd.splat_f32(np.float32(0.0)), simd.splat_f32(np.float32(0.0))
-    zero = poison
-    for i in range(0, whole, LANES):
-        v = simd.load_f32(x, at + i)
-        peak = simd.greater(peak, simd.absolute(v))
-        poison = simd.fma(v, zero, poison)  # stays 0 unless a value is NaN or infinite
-    top, bad = simd.largest(peak), simd.sum_f32(poison)
-    for i in range(whole, k):
-        top = max(top, abs(x[at + i]))
-        bad += x[at + i] * np.float32(0.0)
-    inverse = np.float32(127.0) / top if top > TINY else np.float32(0.0)
-    factor, total = simd.splat_f32(inverse), simd.splat_i32(np.int32(0))
-    for i in range(0, whole, LANES):
-        q = simd.round_i32(simd.multiply(simd.load_f32(x, at + i), factor))
-        total = simd.add_i32(total, q)
-        simd.store_i8(activations, to + HEADER + i, q)
-    tail = simd.sum_i32(total)
-    for i in range(whole, k):
-        rounded = np.int32(np.rint(x[at + i] * inverse))
-        tail = np.int32(tail + rounded)
-        activations[to + HEADER + i] = np.uint8(rounded & np.int32(255))
-    for i in range(k, wide):
-        activations[to + HEADER + i] = np.uint8(0)
-    simd.poke_f32(activations, to, top / np.float32(127.0) + bad)
-    simd.poke_i32(activations, to + 4, np.int32(tail * np.int32(-128)))
 
 
 @njit(**EXACT)
@@ -91,7 +57,7 @@ def multiply(
     """Row blocks first..last of W x, written or added to out[to:to+m]. W starts at byte `start`."""
     wide = (k + 31) // 32 * 32
     scale = simd.splat_f32(simd.peek_f32(activations, at))
-    first_value = simd.biased_start(simd.peek_i32(activations, at + 4))
+    first_value = simd.biased_start(simd.peek_i32(activations, at + 4) * np.int32(-128))
     zero = simd.splat_i32(np.int32(0))
     x = at + HEADER
     for block in range(first, last):
@@ -121,19 +87,6 @@ def lookup(weights: Array, start: int, k: int, row: int, m: int, out: Array, to:
         out[to + i] = np.float32(np.int32(q) - np.int32(128)) * scale
 
 
-@njit(**OPTIONS)
-def run(weights: Array, x: Array, activations: Array, y: Array, first: int, last: int) -> None:
-    k, m = x.size, y.size
-    prepare(x, 0, k, activations, 0)
-    multiply(weights, 0, activations, 0, k, m, first, last, y, 0, False)
-
-
-def inputs(sizes: Sizes, rng: np.random.Generator) -> tuple[Array, ...]:
-    quantised = rng.integers(-127, 128, (sizes["m"], sizes["k"])).astype(np.int8)
-    scale = rng.uniform(0.001, 0.01, sizes["m"]).astype(np.float32)
-    return layout(quantised, scale), rng.standard_normal(sizes["k"]).astype(np.float32)
-
-
 def unpack(stream: Array, m: int, k: int) -> Array:
     """The stream back as (m,k) float32."""
     wide = -(-k // 32) * 32
@@ -143,43 +96,19 @@ def unpack(stream: Array, m: int, k: int) -> Array:
     return ((q[:m, :k].astype(np.float32) - 128.0) * scales[:m, None]).astype(np.float32)
 
 
-def rounded(x: Array) -> Array:
-    """x (...,k) float32 as the kernel sees it: rounded to 255 levels of its largest value."""
-    import torch
-
-    values = torch.from_numpy(x)
-    top = values.abs().amax(-1, keepdim=True)
-    inverse = torch.where(top > float(TINY), 127.0 / top, 0.0)
-    return (torch.round(values * inverse).double() * (top / 127.0).double()).numpy()
+def draw(m: int, k: int, rng: np.random.Generator) -> Array:
+    quantised = rng.integers(-127, 128, (m, k)).astype(np.int8)
+    return layout(quantised, rng.uniform(0.001, 0.01, m).astype(np.float32))
 
 
-def reference(sizes: Sizes, stream: Array, x: Array) -> tuple[Array, ...]:
-    import torch
-
-    weights = torch.from_numpy(unpack(stream, sizes["m"], sizes["k"])).double()
-    return ((weights @ torch.from_numpy(rounded(x))).numpy(),)
-
-
-def cost(sizes: Sizes) -> Cost:
-    m, k = sizes["m"], sizes["k"]
-    return Cost(operations=2 * m * k, moved_bytes=layout_bytes(m, k) + 4 * (m + k))
-
-
-SPEC = Kernel(
-    name="matvec_int8",
-    arguments=(
-        Argument("weights", "input", np.uint8, (lambda s: layout_bytes(s["m"], s["k"]),)),
-        Argument("x", "input", np.float32, ("k",)),
-        Argument("activations", "scratch", np.uint8, (lambda s: activation_bytes(s["k"]),)),
-        Argument("y", "output", np.float32, ("m",)),
-    ),
-    example={"m": 48, "k": 96},
-    inputs=inputs,
-    items=lambda s: -(-s["m"] // LANES),
-    run=run,
-    reference=reference,
-    cost=cost,
-    rtol=1e-5,
-    nan="propagates",
+WEIGHTS = Weights(
+    draw=draw,
+    unpack=unpack,
+    layout_bytes=layout_bytes,
+    activation_bytes=activation_bytes,
+    prepare=prepare,
+    multiply=multiply,
+    rounded=rounding.rounded_row,
     source="symmetric rounding, one scale a row; activations as Dettmers et al. 2022, LLM.int8()",
 )
+SPEC = matvec("matvec_int8", WEIGHTS)

@@ -18,7 +18,7 @@ from numba.core.errors import TypingError
 from numba.core.extending import intrinsic, models, register_model
 
 from kernels import dots, lowering
-from kernels.lowering import BYTE, FLOAT, HALF, INT, call, constant, splat
+from kernels.lowering import BYTE, FLOAT, HALF, INT, SHORT, call, constant, splat
 from kernels.lowering import LANES as LANES
 
 TINY = np.float32(1e-30)  # vectors with no larger value than this are rounded to zero
@@ -114,6 +114,7 @@ load_f32 = _loader(F32, F32.llvm)
 load_f16 = _loader(  # sixteen float16 widened to float32
     F32, ir.VectorType(HALF, LANES), lowering.half_to_float
 )
+load_bf16 = _loader(F32, ir.VectorType(SHORT, LANES), lowering.bfloat_to_float)
 load_bytes = _loader(BYTES, BYTES.llvm)
 store_f32 = _storer(F32)
 store_i8 = _storer(  # sixteen int32 narrowed to bytes
@@ -167,9 +168,7 @@ splat_f32 = _operation(F32, (types.float32,), lambda b, v: splat(b, v, F32.llvm)
 splat_i32 = _operation(I32, (types.int32,), lambda b, v: splat(b, v, I32.llvm))
 add = _operation(F32, (F32, F32), lambda b, x, y: b.fadd(x, y))
 multiply = _operation(F32, (F32, F32), lambda b, x, y: b.fmul(x, y))
-fma = _operation(
-    F32, (F32, F32, F32), lambda b, x, y, z: call(b, "llvm.fma.v16f32", F32.llvm, [x, y, z])
-)
+fma = _operation(F32, (F32, F32, F32), lowering.fma)
 greater = _operation(  # lane by lane, the larger; a NaN is passed over
     F32, (F32, F32), lambda b, x, y: call(b, "llvm.maxnum.v16f32", F32.llvm, [x, y])
 )

@@ -13,7 +13,7 @@ import numpy as np
 from numba import njit
 
 from kernels import simd
-from kernels.matvec_f32 import activation_bytes, prepare
+from kernels.floats import activation_bytes, prepare
 from kernels.simd import LANES, OPTIONS
 from kernels.spec import Argument, Array, Cost, Kernel, Sizes
 

@@ -11,20 +11,35 @@ from harness import plugins
 from harness.errors import BadInput
 from harness.formats import int4, int8, sparse50
 from harness.records import Array
-from kernels import matvec_f32, matvec_int4, matvec_int8, sparse_matvec, spec
+from kernels import (
+    matvec_bf16,
+    matvec_f16,
+    matvec_f32,
+    matvec_int4,
+    matvec_int8,
+    matvec_int8g32,
+    sparse_matvec,
+    spec,
+)
 
 FORMATS = plugins.formats()
 EVERY = [pytest.param(f, id=name) for name, f in FORMATS.items()]
 SHAPES = [(1, 1), (7, 33), (33, 7), (16, 32), (64, 96), (3, 100)]
 UNPACK_STREAM = {
     "f32": matvec_f32.unpack,
+    "f16": matvec_f16.unpack,
+    "bf16": matvec_bf16.unpack,
     "int8": matvec_int8.unpack,
+    "int8g32": matvec_int8g32.unpack,
     "int4": matvec_int4.unpack,
     "sparse50": sparse_matvec.unpack,
 }
 MATVEC = {
     "f32": matvec_f32.SPEC,
+    "f16": matvec_f16.SPEC,
+    "bf16": matvec_bf16.SPEC,
     "int8": matvec_int8.SPEC,
+    "int8g32": matvec_int8g32.SPEC,
     "int4": matvec_int4.SPEC,
     "sparse50": sparse_matvec.SPEC,
 }
@@ -206,7 +221,7 @@ def test_a_product_is_off_by_no_more_than_rounding_the_activations_explains(form
     size = np.abs(weights.astype(np.float64))
     step = np.zeros(shape[1])
     if form.arithmetic == "int8":
-        group = 32 if form.name == "int4" else shape[1]
+        group = shape[1] if form.name == "int8" else 32
         for start in range(0, shape[1], group):
             step[start : start + group] = np.abs(x[start : start + group]).max() / 127
     bound = size @ step / 2 + 1e-5 * (size @ np.abs(x)) + 1e-7

@@ -9,7 +9,7 @@ import numpy as np
 from harness.errors import BadInput
 from harness.records import Array, Format
 from kernels import matvec_int4
-from kernels.matvec_int4 import GROUP
+from kernels.rounding import GROUP
 
 
 def pack(weights: Array) -> Mapping[str, Array]:
