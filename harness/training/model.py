@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness import candidates, plugins
+from harness import candidates, plugins, weights
 from harness.errors import BadCheckpoint
 from harness.records import Checkpoint, Recipe, Shape
 
@@ -120,31 +120,8 @@ def from_checkpoint(checkpoint: Checkpoint) -> Model:
     """A model of the weights the checkpoint stands for, packed tensors unpacked to float32."""
     with torch.random.fork_rng(devices=[]):
         model = Model(checkpoint.shape)
-    model.load(unpacked(checkpoint))
+    model.load(weights.unpacked(checkpoint))
     return model.eval()
-
-
-def unpacked(checkpoint: Checkpoint) -> dict[str, NDArray[Any]]:
-    """Canonical name -> float32 array, whatever format each tensor is stored in.
-
-    Raises BadCheckpoint when a tensor or a part of it is not there.
-    """
-    found: dict[str, NDArray[Any]] = {}
-    for name, tensor in candidates.tensors(checkpoint.shape).items():
-        parts = {
-            key.removeprefix(name).removeprefix("."): array
-            for key, array in checkpoint.arrays.items()
-            if key == name or key.startswith(f"{name}.")
-        }
-        if not parts:
-            raise BadCheckpoint(f"{checkpoint.recipe.name} lacks tensor {name!r}")
-        if stored_as := checkpoint.formats.get(name):
-            rows, columns = tensor.shape
-            format_ = plugins.pick(plugins.formats(), stored_as, "format")
-            found[name] = format_.unpack(parts, (rows, columns))
-        else:
-            found[name] = parts[""]
-    return found
 
 
 def _check(arrays: Mapping[str, NDArray[Any]], shape: Shape) -> None:

@@ -1,0 +1,1 @@
+"""ONNX Runtime as a peer: the same weights as a graph of its own operators."""

@@ -1,0 +1,1 @@
+"""PyTorch as a peer: its own ways to run the same weights on a CPU."""
