@@ -52,9 +52,11 @@ def hire(setup: Setup, threads: int, make: Callable[[], T]) -> T:
     before = _threads()
     made = make()
     cores = setup.cpus[:threads]
-    for turn, thread in enumerate(sorted(_threads() - before)):
-        others = cores[1:] or cores
-        pin((others[turn % len(others)],), thread)
+    started = sorted(_threads() - before)
+    # A pool that grows from two threads to four starts two, and they belong on the last cores.
+    places = cores[max(1, threads - len(started)) :] or cores
+    for turn, thread in enumerate(started):
+        pin(places[turn % len(places) :][:1], thread)
     pin(cores[:1])
     return made
 
