@@ -25,7 +25,7 @@ from targets import profile
 
 PUBLIC = [
     size for size in candidates.sizes()
-    if size not in ("nano", "micro", "110m", "500m")
+    if size not in ("nano", "micro", "17m", "110m", "500m")
 ]  # fmt: skip
 OWN = {size: "mcsd" if size.startswith("mcsd") else "attention" for size in PUBLIC}
 
