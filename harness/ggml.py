@@ -57,6 +57,7 @@ def _from_int4(arrays: Mapping[str, Array]) -> Array:
 ENCODINGS: Mapping[str, Encoding] = {
     "f32": Encoding("F32", lambda arrays: arrays[""].astype("<f4")),
     "f16": Encoding("F16", lambda arrays: arrays[""].astype("<f2")),
+    "bf16": Encoding("BF16", lambda arrays: arrays[""].astype("<u2")),
     "int8": Encoding("Q8_0", _from_int8),
     "int8g32": Encoding("Q8_0", lambda arrays: _q8(arrays[""], arrays["scale"])),
     "int4": Encoding("Q4_0", _from_int4),

@@ -20,8 +20,9 @@ pytest.importorskip("llama_cpp", reason="needs llama-cpp-python; nox -s peers br
 pytest.importorskip("gguf")
 
 CONTEXT, WINDOWS = 128, 24
-# Relative bounds of logits (root mean square) and of bits per byte.
-BOUNDS = {"f32": 1e-3, "f16": 1e-3, "int8g32": 1e-2, "int4": 1e-2, "int8": 2e-2}
+# Relative bounds of logits (root mean square) and of bits per byte. llama.cpp rounds activations to
+# bf16 beside bf16 weights; int8 rounds ours by one scale a token, llama.cpp's by one for 32 values.
+BOUNDS = {"f32": 1e-3, "f16": 1e-3, "bf16": 1e-2, "int8g32": 1e-2, "int4": 1e-2, "int8": 2e-2}
 FORMATS = sorted(set(BOUNDS) & set(plugins.formats()))
 
 
