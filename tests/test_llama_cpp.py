@@ -11,8 +11,9 @@ from scipy.special import logsumexp
 from harness import candidates, export, plugins
 from harness.engines import llama_cpp
 from harness.engines.numba import session as ours
-from harness.errors import BadInput
+from harness.errors import BadInput, Mismatch
 from harness.make import make, pack
+from harness.peers.frame import Setup
 from harness.records import RopeScaling
 from tests import models
 
@@ -110,6 +111,19 @@ def test_steps_are_a_feed_of_the_same_tokens_and_start_afresh_after_a_reset(open
         np.testing.assert_allclose(stepped, fed, rtol=0, atol=5e-3)
 
 
+def test_a_context_taken_back_is_gone_on_with_as_if_it_had_never_been(opened):
+    tokens = np.random.default_rng(4).integers(0, 101, 40)
+    with opened(models.checkpoint(models.shape()), room=64) as session:
+        wanted = session.feed(tokens)
+        session.feed(tokens[:20])
+        session.rewind(30)
+        found = session.feed(tokens[30:])
+        assert session.depth == 40
+        with pytest.raises(BadInput, match="has seen 40 tokens, not 41"):
+            session.rewind(41)
+        np.testing.assert_allclose(found, wanted, rtol=0, atol=5e-3)
+
+
 def test_a_prompt_longer_than_a_batch_is_read_in_pieces(opened):
     tokens = np.random.default_rng(5).integers(0, 101, llama_cpp.BATCH + 70)
     with opened(models.checkpoint(models.shape()), room=tokens.size) as session:
@@ -136,6 +150,47 @@ def test_a_cache_of_8_bits_is_close_to_one_of_16(opened):
         assert "cache q8_0" in session.chosen
         found = session.feed(tokens, every=True)
     assert 0 < distance(found, wanted) < 2e-2
+
+
+@pytest.fixture
+def twins(monkeypatch):
+    """The module, on checkpoints small enough for a test."""
+    from harness.peers import twins
+
+    monkeypatch.setattr(twins, "make", lambda recipe: models.checkpoint(models.shape(), "int4"))
+    return twins
+
+
+SETUP = Setup(threads=(1, 2))  # threads go where they like
+
+
+@pytest.mark.parametrize("threads", SETUP.threads)
+def test_twins_take_turns_on_the_same_tokens_at_any_depth(twins, threads):
+    with (
+        twins.exported("attention:110m@int4") as model,
+        twins.opened(model, SETUP, threads, room=48) as both,
+    ):
+        twins.fill(both.players, 101, 40)
+        for depth in (40, 20, 0):
+            sides = twins.decode(both.players, 101, depth, 5)
+            assert all(side() > 0 for side in sides.values())
+            after = [each.step(1).copy() for each in both.players.values()]
+            assert distance(*(row[None] for row in after)) < 5e-2
+        assert all(side() > 0 for side in twins.prefill(both.players, 101, 48).values())
+        with pytest.raises(BadInput, match="do not fit"):
+            both.players["llama.cpp"].feed(np.array([1]))
+    assert not model.path.exists()
+
+
+def test_twins_that_disagree_are_not_timed(twins):
+    other = models.checkpoint(models.shape(), "int4", seed=1)
+    with twins.exported("attention:110m@int4") as model:
+        export.export(other, model.path)
+        with (
+            pytest.raises(Mismatch, match="our logits and those of llama"),
+            twins.opened(model, SETUP, 1, room=48),
+        ):
+            pass
 
 
 def test_mistakes_are_one_line(opened, tmp_path):

@@ -67,10 +67,11 @@ class LlamaCpp:
             raise BadInput(f"llama.cpp cannot run {path}: {_complaint(said)}")
         self._library, self._model, self._context = library, model, context
         self._memory = library.llama_get_memory(context)
-        self._batch = min(BATCH, library.llama_n_batch(context))
+        self.batch = min(BATCH, library.llama_n_batch(context))
         # The batch of a step, made once, so that timing a step times no Python objects.
         self._token = (library.llama_token * 1)()
         self._one = library.llama_batch_get_one(self._token, 1)
+        self._row_at, self._row = 0, np.empty(0, np.float32)
         self.name, self.room, self.depth, self.closed = path.stem, room, 0, False
         self.vocabulary = library.llama_vocab_n_tokens(library.llama_model_get_vocab(model))
         self.chosen = _chosen(said)
@@ -87,10 +88,10 @@ class LlamaCpp:
         With `every`, (n, vocabulary). The array is the caller's. Raises BadInput as ours does.
         """
         values = self._check(np.asarray(tokens))
-        flags = (ctypes.c_int8 * self._batch)(*[1] * self._batch)
+        flags = (ctypes.c_int8 * self.batch)(*[1] * self.batch)
         out = []
-        for start in range(0, values.size, self._batch):
-            part = np.ascontiguousarray(values[start : start + self._batch])
+        for start in range(0, values.size, self.batch):
+            part = np.ascontiguousarray(values[start : start + self.batch])
             pointer = part.ctypes.data_as(ctypes.POINTER(ctypes.c_int32))
             batch = self._library.llama_batch_get_one(pointer, part.size)
             if every:
@@ -104,13 +105,22 @@ class LlamaCpp:
         """One decode step for timing: the library's own array of logits, not a copy."""
         self._token[0] = token
         self._decode(self._one, 1)
-        row: Array = self._logits(1)[0]
-        return row
+        pointer = self._library.llama_get_logits(self._context)
+        if (at := ctypes.addressof(pointer.contents)) != self._row_at:
+            self._row_at, self._row = at, np.ctypeslib.as_array(pointer, (self.vocabulary,))
+        return self._row
 
     def reset(self) -> None:
         """Forget the context."""
         self._library.llama_memory_clear(self._memory, False)
         self.depth = 0
+
+    def rewind(self, depth: int) -> None:
+        """Forget what came after the first `depth` tokens. Raises BadInput for more than it has."""
+        if depth > self.depth:
+            raise BadInput(f"{self.name} has seen {self.depth} tokens, not {depth}")
+        self._library.llama_memory_seq_rm(self._memory, 0, depth, -1)
+        self.depth = depth
 
     def close(self) -> None:
         """Free the model; safe to call twice."""
