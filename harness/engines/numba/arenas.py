@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from harness import arena, plugins
-from harness.engines.numba.places import ALIGN, place_tensors, round_up
+from harness.engines.numba.places import ALIGN, aligned, place_tensors, round_up
 from harness.records import Array, Checkpoint
 from kernels import selective_ffn
 
@@ -65,8 +65,8 @@ def build(checkpoint: Checkpoint, room: int, chunk: int, threads: int) -> Arenas
         dims=dims,
         weights=weights,
         small=small,
-        state=np.zeros(state_size, np.float32),
-        scratch=np.zeros(scratch_size, np.float32),
+        state=aligned(4 * state_size).view(np.float32),
+        scratch=aligned(4 * scratch_size).view(np.float32),
         prepared=np.zeros(prepared_size, np.uint8),
         logits=np.zeros((chunk, shape.vocabulary), np.float32),
         norms=np.array(norms, np.int64),

@@ -1,106 +1,104 @@
-"""Threads that wait inside compiled code for the next job, and sleep when none comes."""
+"""Threads that wait inside compiled code for the next job of a session.
+
+A call enters compiled code once, and announcing the job, waking helpers and working all happen
+there. So a Ctrl-C is raised before a job or after it, never inside, and no lock is taken.
+"""
 
 from __future__ import annotations
 
 import os
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 
-import numpy as np
-from numba import njit
-
+from harness.errors import BadInput
 from harness.records import Array
-from kernels.simd import OPTIONS
-from kernels.team import PARKED, SEQUENCE, STOP, atomic_add, atomic_load, atomic_store, shared_block
+from kernels.team import shared_block
 
-PATIENCE = 20_000  # time slices given away, some milliseconds, before a thread goes to sleep
-
-
-@njit(**OPTIONS)
-def post(block: Array) -> int:
-    """Announce the next job; returns how many threads sleep and must be woken."""
-    atomic_add(block, SEQUENCE, 1)
-    return atomic_load(block, PARKED)
+CALLER, DISMISS = 0, -1  # what `enter` does as this thread: one job, or send the others home
 
 
-@njit(**OPTIONS)
-def park(block: Array, seen: int) -> bool:
-    """Note that this thread goes to sleep, unless a job came in meanwhile."""
-    atomic_add(block, PARKED, 1)
-    if atomic_load(block, SEQUENCE) == seen:
-        return True
-    atomic_add(block, PARKED, -1)
-    return False
-
-
-@njit(**OPTIONS)
-def unpark(block: Array) -> None:
-    atomic_add(block, PARKED, -1)
-
-
-@njit(**OPTIONS)
-def halt(block: Array) -> None:
-    atomic_store(block, STOP, 1)
-    atomic_add(block, SEQUENCE, 1)
-
-
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Crew:
-    """`threads` - 1 helpers beside the caller. `enter` is a plan's, `arrays` what it works on."""
+    """`threads` - 1 helpers beside the caller. `enter` is a plan's, `arrays` what it works on.
+
+    process: whose threads the helpers are; a forked child has none of them
+    free: the caller's thread, and the cores it might use before it was pinned
+    """
 
     threads: int
-    enter: Callable[..., int]
+    enter: Callable[..., bool]
     arrays: Sequence[Array]
-    job: Array = field(default_factory=lambda: np.zeros(3, np.int64))
     block: Array = field(default_factory=shared_block)
     helpers: list[threading.Thread] = field(default_factory=list)
-    wake: threading.Condition = field(default_factory=threading.Condition)
+    process: int = field(default_factory=os.getpid)
+    free: tuple[int, set[int]] | None = None
 
 
 def start(crew: Crew, cores: Sequence[int] = ()) -> None:
-    """Start the helpers; thread i is pinned to cores[i] where the system can do that."""
-    for thread in range(1, crew.threads):
-        helper = threading.Thread(target=_serve, args=(crew, thread, cores), daemon=True)
-        helper.start()
-        crew.helpers.append(helper)
-    if crew.threads > 1:
-        _pin(0, cores)
+    """Start the helpers; thread i is pinned to cores[i] where the system can do that.
+
+    The caller's thread is pinned as well, until `stop`. Raises BadInput for a core that this
+    process may not use.
+    """
+    if crew.threads == 1:
+        return
+    if cores and hasattr(os, "sched_setaffinity"):
+        crew.free = threading.get_ident(), os.sched_getaffinity(0)
+        _try(cores, crew.free[1])
+    try:
+        for thread in range(1, crew.threads):
+            helper = threading.Thread(target=_serve, args=(crew, thread, cores), daemon=True)
+            helper.start()
+            crew.helpers.append(helper)
+    except BaseException:
+        stop(crew)
+        raise
 
 
 def run(crew: Crew, n: int, depth: int, first_logit: int) -> None:
-    """Do one job on all threads and return when it is done."""
-    crew.job[0], crew.job[1], crew.job[2] = n, depth, first_logit
-    if crew.threads > 1 and post(crew.block):
-        with crew.wake:
-            crew.wake.notify_all()
-    crew.enter(0, crew.threads, crew.block, crew.job, 0, PATIENCE, *crew.arrays)
+    """Do one job on all threads and return when it is done.
+
+    Raises BadInput when the crew was stopped meanwhile or has no helpers, as after a fork.
+    """
+    if crew.threads > 1 and os.getpid() != crew.process:
+        raise BadInput("a session's threads stay in the process that opened it; open another one")
+    if crew.enter(CALLER, crew.threads, crew.block, n, depth, first_logit, *crew.arrays):
+        raise BadInput("the session's threads were stopped; open another session")
 
 
 def stop(crew: Crew) -> None:
-    """End the helpers; safe to call twice."""
+    """End the helpers, also in the middle of a job; safe to call twice."""
     if not crew.helpers:
         return
-    halt(crew.block)
-    with crew.wake:
-        crew.wake.notify_all()
+    crew.enter(DISMISS, crew.threads, crew.block, 0, 0, 0, *crew.arrays)
     for helper in crew.helpers:
         helper.join()
     crew.helpers.clear()
+    if crew.free is not None and crew.free[0] == threading.get_ident():
+        with suppress(OSError):  # those cores may be gone
+            os.sched_setaffinity(0, crew.free[1])
 
 
 def _serve(crew: Crew, thread: int, cores: Sequence[int]) -> None:
-    _pin(thread, cores)
-    seen = 0
-    while True:
-        seen = crew.enter(thread, crew.threads, crew.block, crew.job, seen, PATIENCE, *crew.arrays)
-        if seen < 0:
-            return
-        with crew.wake:
-            if park(crew.block, seen):
-                # the timeout only guards against a lost wake-up; a job in between is seen at once
-                crew.wake.wait(timeout=1.0)
-                unpark(crew.block)
+    try:
+        _pin(thread, cores)
+        crew.enter(thread, crew.threads, crew.block, 0, 0, 0, *crew.arrays)
+    finally:
+        # Nobody may wait for a helper that has failed.
+        crew.enter(DISMISS, crew.threads, crew.block, 0, 0, 0, *crew.arrays)
+
+
+def _try(cores: Sequence[int], allowed: set[int]) -> None:
+    """Pin the caller to each core in turn, the first one last. Raises BadInput."""
+    for core in reversed(cores):
+        try:
+            os.sched_setaffinity(0, {core})
+        except OSError:
+            os.sched_setaffinity(0, allowed)
+            known = ", ".join(map(str, sorted(allowed)))
+            raise BadInput(f"this process may not use core {core}; it may use {known}") from None
 
 
 def _pin(thread: int, cores: Sequence[int]) -> None:

@@ -41,7 +41,7 @@ def place_tensors(
             places[name], ends[name] = small_at, small_at + array.size
             values.append(array)
             small_at += array.size
-    weights = _aligned(packed_at)
+    weights = aligned(packed_at)
     for name, arrays in packed.items():
         twin, parts, size = twins[name], specs[name].parts, sizes[twins[name]]
         here = [weights[places[name] + i * pitches[name] :][:size] for i in range(parts)]
@@ -79,8 +79,8 @@ def _line_up(
     return places, pitches, at
 
 
-def _aligned(size: int) -> Array:
-    """Zeros that begin on a cache line, so that no vector of a stream straddles two."""
+def aligned(size: int) -> Array:
+    """Zero bytes that begin on a cache line, so that no vector of a stream straddles two."""
     room = np.zeros(size + ALIGN, np.uint8)
     start = -room.ctypes.data % ALIGN
     return room[start : start + size]

@@ -170,7 +170,7 @@ from kernels import {outer} as outer
 from kernels import {table} as table
 from kernels.rmsnorm import normalise
 from kernels.simd import LANES, OPTIONS
-from kernels.team import SEQUENCE, STOP, atomic_load, barrier, give_way, pause, share
+from kernels.team import JOB, await_job, barrier, post, share, stop, stopped
 """
 
 HEAD = """
@@ -239,28 +239,26 @@ TAIL = """\
 
 @njit(cache=True, **OPTIONS)
 def enter(
-    thread, threads, block, job, seen, patience, tokens, dims, weights, small, state, scratch,
+    thread, threads, block, n, depth, first_logit, tokens, dims, weights, small, state, scratch,
     prepared, logits, norms, mixers, ffns, ends,
 ):
-    # thread 0 does one job; the others do jobs until told to stop (-1) or bored (jobs seen)
+    # Thread 0 does one job, the others do jobs until told to stop; -1 tells them. True: stopped.
+    if thread < 0:
+        stop(block)
+        return True
+    if thread == 0 and threads > 1:
+        post(block, n, depth, first_logit)
+    seen = 0
     while True:
         if thread > 0:
-            waited = 0
-            while atomic_load(block, SEQUENCE) == seen:
-                waited += 1
-                if waited < 4000:
-                    pause()
-                elif waited < 4000 + patience:
-                    give_way()
-                else:
-                    return seen
+            if not await_job(block, seen):
+                return True
             seen += 1
-            if atomic_load(block, STOP) == 1:
-                return -1
+            n, depth, first_logit = block[JOB], block[JOB + 1], block[JOB + 2]
         forward(
-            thread, threads, block, tokens, job[0], job[1], job[2], dims, weights, small, state,
+            thread, threads, block, tokens, n, depth, first_logit, dims, weights, small, state,
             scratch, prepared, logits, norms, mixers, ffns, ends,
         )
         if thread == 0:
-            return seen
+            return stopped(block)
 """

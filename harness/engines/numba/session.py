@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
+import weakref
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -15,12 +16,13 @@ from harness.records import Array, Checkpoint
 CHUNK = 64  # tokens of one call in a prefill: enough to reuse each weight, few enough for caches
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class Session:
     """A checkpoint ready to run, with the context it has seen so far.
 
     depth: tokens seen; room: tokens that fit; load_seconds: what the first call took to compile or
     to load from the cache; compile_seconds: what compiling took when the cache had nothing.
+    torn: an interrupt or error ended a call, so that depth may not be what the state has seen.
     The checkpoint itself is not kept.
     """
 
@@ -33,7 +35,8 @@ class Session:
     depth: int = 0
     load_seconds: float = 0.0
     compile_seconds: float = 0.0
-    closed: bool = field(default=False)
+    closed: bool = False
+    torn: bool = False
 
     def __enter__(self) -> Session:
         return self
@@ -72,6 +75,8 @@ def open_session(
     session.compile_seconds = plan.first_seconds(module, session.load_seconds)
     reset(session)
     crew.start(team, cores)
+    # Also when the interpreter ends, or when nobody has the session any more.
+    weakref.finalize(session, crew.stop, team)
     return session
 
 
@@ -82,7 +87,7 @@ def close(session: Session) -> None:
 
 def reset(session: Session) -> None:
     """Forget the context."""
-    session.depth = 0
+    session.depth, session.torn = 0, False
     session.arenas.state.fill(0.0)
 
 
@@ -95,14 +100,18 @@ def feed(session: Session, tokens: Sequence[int] | Array, every: bool = False) -
     values = _check(session, np.asarray(tokens))
     out = []
     chunk = session.tokens.size
-    for start in range(0, values.size, chunk):
-        part = values[start : start + chunk]
-        session.tokens[: part.size] = part
-        first = 0 if every else part.size - 1
-        crew.run(session.crew, part.size, session.depth, first)
-        session.depth += part.size
-        if every:
-            out.append(session.arenas.logits[: part.size].copy())
+    try:
+        for start in range(0, values.size, chunk):
+            part = values[start : start + chunk]
+            session.tokens[: part.size] = part
+            first = 0 if every else part.size - 1
+            crew.run(session.crew, part.size, session.depth, first)
+            session.depth += part.size
+            if every:
+                out.append(session.arenas.logits[: part.size].copy())
+    except BaseException:
+        session.torn = True
+        raise
     return np.concatenate(out) if every else session.arenas.logits[0].copy()
 
 
@@ -111,11 +120,16 @@ def step(session: Session, token: int) -> Array:
 
     Raises BadInput as `feed` does.
     """
-    if session.closed or session.depth >= session.room or not 0 <= token < session.vocabulary:
+    unfit = session.closed or session.torn or session.depth >= session.room
+    if unfit or not 0 <= token < session.vocabulary:
         _check(session, np.array([token]))
-    session.tokens[0] = token
-    crew.run(session.crew, 1, session.depth, 0)
-    session.depth += 1
+    try:
+        session.tokens[0] = token
+        crew.run(session.crew, 1, session.depth, 0)
+        session.depth += 1
+    except BaseException:
+        session.torn = True
+        raise
     logits: Array = session.arenas.logits[0]
     return logits
 
@@ -124,6 +138,10 @@ def _check(session: Session, tokens: Array) -> Array:
     """The tokens as whole numbers, or BadInput."""
     if session.closed:
         raise BadInput(f"the session of {session.name} is closed; open another one")
+    if session.torn:
+        raise BadInput(
+            f"a call of the session of {session.name} was interrupted; reset it before the next"
+        )
     if tokens.ndim != 1 or tokens.size == 0:
         raise BadInput(f"tokens must be one non-empty row, got shape {tokens.shape}")
     if not np.issubdtype(tokens.dtype, np.integer):
