@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from harness import plugins
 from harness.engines.numba import session as engine
 from harness.errors import Mismatch
-from harness.records import Checkpoint
+from harness.records import Array, Checkpoint
 from harness.workload import formats_of
 from kernels import spec
 from kernels.spec import Kernel, Sizes
@@ -24,6 +26,13 @@ def verify(kernel: Kernel, sizes: Sizes, seed: int = 0) -> float:
     """
     arrays = kernel.inputs(sizes, np.random.default_rng(seed))
     expected = kernel.reference(sizes, *(a.copy() for a in arrays))
+    return compare(kernel, sizes, arrays, expected)
+
+
+def compare(
+    kernel: Kernel, sizes: Sizes, arrays: Sequence[Array], expected: Sequence[Array]
+) -> float:
+    """As `verify`, where the inputs and what the reference makes of them are known."""
     outputs = spec.call(kernel, sizes, *arrays)
     state = [
         array
