@@ -57,6 +57,32 @@ def tests(session: nox.Session) -> None:
     run(session, "pytest", *session.posargs)
 
 
+PATHS = {
+    "native": {},
+    "plain": {"EDGEWISE_PLAIN": "1"},
+    "avx2": {"NUMBA_CPU_NAME": "haswell", "NUMBA_CPU_FEATURES": "+avx2,+fma,+f16c"},
+}
+
+
+@nox.session(venv_backend="none")
+@nox.parametrize("path", list(PATHS), ids=list(PATHS))
+def kernels(session: nox.Session, path: str) -> None:
+    """The contracts of kernels and engine, on one path through the instruction sets."""
+    if path == "avx2" and platform.machine().lower() not in ("x86_64", "amd64"):
+        session.skip(f"{platform.machine()} has no AVX2")
+    prepare(session)
+    tests = ("tests/test_simd.py", "tests/test_kernels.py", "tests/test_engine.py")
+    run(session, "pytest", *tests, *session.posargs, **PATHS[path])
+
+
+@nox.session(venv_backend="none")
+@nox.parametrize("cpu", ["cortex-a72", "cortex-a76"], ids=["cortex-a72", "cortex-a76"])
+def emulate(session: nox.Session, cpu: str) -> None:
+    """Every kernel and the engine on an Arm core that qemu emulates; half an hour."""
+    prepare(session)
+    run(session, "tests.emulate", cpu, *session.posargs)
+
+
 @nox.session(venv_backend="none")
 def gates(session: nox.Session) -> None:
     """Speed of the kernels in the working tree against the last commit, side by side."""
@@ -125,19 +151,22 @@ def check_types(session: nox.Session) -> None:
     run(session, "mypy")
 
 
-def run(session: nox.Session, module: str, *words: str) -> None:
+def run(session: nox.Session, module: str, *words: str, **environment: str) -> None:
     """`python -m MODULE WORDS` in the shared environment."""
-    execute(session, str(PYTHON), "-m", module, *words)
+    execute(session, str(PYTHON), "-m", module, *words, **environment)
 
 
-def execute(session: nox.Session, *words: str) -> None:
+def execute(session: nox.Session, *words: str, **environment: str) -> None:
     """A program with the shared environment first on its path.
 
     Ctrl-C leaves it time to save what it did. stderr stays apart, for progress bars and pipes.
     """
     session.run(
         *words,
-        env={"PATH": os.pathsep.join([str(PROGRAMS), os.environ.get("PATH", "")])},
+        env={
+            "PATH": os.pathsep.join([str(PROGRAMS), os.environ.get("PATH", "")]),
+            **environment,
+        },
         external=True,
         stderr=None,
         interrupt_timeout=20.0,

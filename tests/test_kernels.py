@@ -308,3 +308,13 @@ def test_the_plain_path_gives_the_same_bits():
         env=environment, capture_output=True, text=True, check=True,
     )  # fmt: skip
     assert dict(line.split() for line in out.stdout.splitlines()) == {n: digest(n) for n in ROUNDED}
+
+
+def test_every_kernel_keeps_its_contract_without_special_instructions():
+    chosen = "leaves_no_gap or declares or scratch or spans or nan_reaches or too_small"
+    command = [sys.executable, "-m", "pytest", __file__, "-x", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        [*command, "-k", chosen],
+        env={**os.environ, lowering.PLAIN: "1"}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout

@@ -18,7 +18,7 @@ SETS = {
     "x86_64": ("+avx512vnni,+avxvnni,+avx2,+f16c", "+avxvnni,+avx2,+f16c", "+avx2,+f16c", ""),
     "aarch64": ("+i8mm,+dotprod", "+dotprod", ""),
 }
-HERE = set(llvm.get_host_cpu_features().flatten().split(","))
+HERE = set(lowering.features().split(","))
 SETS_HERE = [s for s in SETS.get(platform.machine(), ()) if not s or HERE.issuperset(s.split(","))]
 
 

@@ -41,29 +41,32 @@ def main() -> int:
     parser.add_argument("--mirror", default="", help="Debian mirror, as debootstrap takes it")
     given = parser.parse_args()
     try:
-        root = system.prepare(HOME, note, given.mirror)
+        return emulate(given.cpu, given.names, given.mirror)
     except system.CannotEmulate as error:
         note(f"emulate: {error}")
         return 2
-    folder = HOME / "cases"
+
+
+def emulate(cpu: str, names: Sequence[str], mirror: str) -> int:
+    """0 when every case passed, 1 otherwise. Raises CannotEmulate."""
+    if unknown := set(names) - set(cases.names()):
+        listed = ", ".join(cases.names())
+        raise system.CannotEmulate(f"unknown {', '.join(sorted(unknown))}; known: {listed}")
+    root = system.prepare(HOME, note, mirror)
     note("computing references with PyTorch")
-    listed = cases.write(folder)
-    if unknown := set(given.names) - {case.name for case in listed}:
-        note(f"emulate: unknown {', '.join(sorted(unknown))}; see `edgewise list kernels`")
-        return 2
-    chosen = [case for case in listed if not given.names or case.name in given.names]
-    store = HOME / f"{given.cpu}.jsonl"
+    chosen = cases.write(HOME / "cases", names or cases.names())
+    store = HOME / f"{cpu}.jsonl"
     keys = {case.name: key(case) for case in chosen}
     done = {n: f for n, k, f in stored(store) if keys.get(n) == k and not any(f.values())}
     todo = [case.name for case in chosen if case.name not in done]
     if done:
         note(f"{len(done)} of {len(chosen)} passed before with this very code")
     with store.open("a", encoding="utf-8") as file:
-        for name, found in results(root, given.cpu, folder, todo):
+        for name, found in results(root, cpu, HOME / "cases", todo):
             done[name] = found
             file.write(json.dumps({"name": name, "key": keys[name], "found": found}) + "\n")
             file.flush()
-    print(table(given.cpu, chosen, done))
+    print(table(cpu, chosen, done))
     return int(any(any(found.values()) for found in done.values()))
 
 
@@ -95,7 +98,7 @@ def results(
     """(case, pass -> why it failed or "") as they come; a crash costs its own case alone."""
     left, begin = list(names), time.monotonic()
     while left:
-        current, last = left[0], time.monotonic()
+        current, last = "", time.monotonic()
         with open_guest(root, cpu, folder, left) as guest:
             for said in lines(guest):
                 current = said.get("begin", current)
@@ -112,6 +115,8 @@ def results(
                 )
                 last = now
                 yield current, said["found"]
+        if left and not current:
+            raise system.CannotEmulate(f"{cpu} does not start ({died(guest)}): {said_last(cpu)}")
         if left:
             why = died(guest)
             note(f"{cpu} {current}: {why}")
@@ -141,6 +146,11 @@ def open_guest(root: Path, cpu: str, folder: Path, names: Sequence[str]) -> subp
         stderr=(HOME / f"{cpu}.log").open("w", encoding="utf-8"),
         text=True,
     )
+
+
+def said_last(cpu: str) -> str:
+    text = (HOME / f"{cpu}.log").read_text("utf-8", errors="replace").strip()
+    return text.splitlines()[-1] if text else "it said nothing"
 
 
 def died(guest: subprocess.Popen[str]) -> str:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -31,38 +32,45 @@ class Case:
     digest: str  # of all that goes in, so that a result can be told from an older one's
 
 
-def write(folder: Path) -> list[Case]:
-    """All cases: every kernel, then every format with every ffn over a layer of each mixer."""
+def names() -> list[str]:
+    """Every kernel, then every format with every ffn over a layer of each mixer."""
+    stacks = [
+        f"{form}-{ffn}" for form in sorted(plugins.formats()) for ffn in sorted(plugins.ffns())
+    ]
+    return [*plugins.kernel_specs(), *stacks]
+
+
+def write(folder: Path, chosen: Sequence[str]) -> list[Case]:
+    """The files of these cases."""
     folder.mkdir(parents=True, exist_ok=True)
-    return [*_kernels(folder), *_engines(folder)]
+    kernels = plugins.kernel_specs()
+    return [_kernel(folder, n) if n in kernels else engine(folder, n) for n in chosen]
 
 
-def _kernels(folder: Path) -> Iterator[Case]:
-    for name, kernel in plugins.kernel_specs().items():
-        arrays, runs = {}, []
-        sizes = [dict(kernel.example), *(settled(kernel, value) for value in SIZES)]
-        for i, (size, seed) in enumerate((size, seed) for size in sizes for seed in range(SEEDS)):
-            given = kernel.inputs(size, np.random.default_rng(seed))
-            right = kernel.reference(size, *(array.copy() for array in given))
-            arrays |= {f"{i}.in.{j}": array for j, array in enumerate(given)}
-            arrays |= {f"{i}.out.{j}": array for j, array in enumerate(right)}
-            runs.append({"sizes": size, "inputs": len(given), "outputs": len(right)})
-        yield _save(folder, name, "kernel", arrays, {"runs": runs})
+def _kernel(folder: Path, name: str) -> Case:
+    kernel, arrays, runs = plugins.kernel_specs()[name], {}, []
+    sizes = [dict(kernel.example), *(settled(kernel, value) for value in SIZES)]
+    for i, (size, seed) in enumerate(product(sizes, range(SEEDS))):
+        given = kernel.inputs(size, np.random.default_rng(seed))
+        right = kernel.reference(size, *(array.copy() for array in given))
+        arrays |= {f"{i}.in.{j}": array for j, array in enumerate(given)}
+        arrays |= {f"{i}.out.{j}": array for j, array in enumerate(right)}
+        runs.append({"sizes": size, "inputs": len(given), "outputs": len(right)})
+    return _save(folder, name, "kernel", arrays, {"runs": runs})
 
 
-def _engines(folder: Path) -> Iterator[Case]:
-    for form in sorted(plugins.formats()):
-        for ffn in sorted(plugins.ffns()):
-            name = f"{form}-{ffn}"
-            shape = models.shape(tuple(sorted(plugins.mixers())), ffn)
-            checkpoint = models.checkpoint(shape, form)
-            tokens = np.random.default_rng(0).integers(0, shape.vocabulary, TOKENS)
-            with torch.no_grad():
-                logits = from_checkpoint(checkpoint)(torch.from_numpy(tokens)[None])[0].numpy()
-            checkpoints.save(checkpoint, folder / f"{name}.safetensors")
-            arrays = {"tokens": tokens, "logits": logits}
-            facts = {"rtol": plugins.formats()[form].rtol, "mixers": shape.mixers}
-            yield _save(folder, name, "engine", arrays, facts)
+def engine(folder: Path, name: str, mixers: Sequence[str] = ()) -> Case:
+    """A stack of these mixers, or of one layer of each there is, named FORMAT-FFN."""
+    form, _, ffn = name.partition("-")
+    shape = models.shape(tuple(mixers or sorted(plugins.mixers())), ffn)
+    checkpoint = models.checkpoint(shape, form)
+    tokens = np.random.default_rng(0).integers(0, shape.vocabulary, TOKENS)
+    with torch.no_grad():
+        logits = from_checkpoint(checkpoint)(torch.from_numpy(tokens)[None])[0].numpy()
+    checkpoints.save(checkpoint, folder / f"{name}.safetensors")
+    arrays = {"tokens": tokens, "logits": logits}
+    facts = {"rtol": plugins.formats()[form].rtol, "mixers": shape.mixers}
+    return _save(folder, name, "engine", arrays, facts)
 
 
 def _save(
