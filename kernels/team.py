@@ -211,6 +211,25 @@ def await_job(block: Array, seen: int) -> bool:
 
 
 @njit(**OPTIONS)
+def take(
+    thread: int, threads: int, block: Array, n: int, depth: int, first_logit: int, turn: int
+) -> bool:
+    """Whether this thread has a job to do, its turn-th: then it is in block[JOB:].
+
+    Thread 0 has the one that it brings; the others have as many as come until the team is
+    stopped, and wait for them here. Thread -1 stops the team.
+    """
+    if thread < 0:
+        stop(block)
+        return False
+    if thread > 0:
+        return await_job(block, turn)
+    if turn == 0:
+        post(block, n, depth, first_logit)
+    return turn == 0
+
+
+@njit(**OPTIONS)
 def stop(block: Array) -> None:
     """Tell the helpers to return, also from a job that others have left; for ever."""
     atomic_store(block, STOP, 1)

@@ -15,7 +15,7 @@ from harness import plugins
 from harness.engines.numba import crew
 from harness.records import Array
 from kernels.simd import LANES, OPTIONS
-from kernels.team import SEQUENCE, STOP, atomic_load, barrier, give_way, pause, share
+from kernels.team import JOB, barrier, share, stopped, take
 
 ALIGN = 64
 
@@ -67,7 +67,7 @@ def close(linears: Linears) -> None:
 
 
 @cache
-def _enter(kernel: ModuleType) -> Callable[..., int]:
+def _enter(kernel: ModuleType) -> Callable[..., bool]:
     prepare, multiply, stride = kernel.prepare, kernel.multiply, kernel.activation_bytes
 
     @njit(**OPTIONS)
@@ -75,41 +75,29 @@ def _enter(kernel: ModuleType) -> Callable[..., int]:
         thread: int,
         threads: int,
         block: Array,
-        job: Array,
-        seen: int,
-        patience: int,
+        n: int,
+        depth: int,
+        first_logit: int,
         weights: Array,
         x: Array,
         prepared: Array,
         y: Array,
         dims: Array,
-    ) -> int:
+    ) -> bool:
         k, m, pitch, own = dims[0], dims[1], dims[2], dims[3]
         mine = thread * own
         begin, end = share((m + LANES - 1) // LANES, thread, threads)
-        while True:
-            if thread > 0:
-                waited = 0
-                while atomic_load(block, SEQUENCE) == seen:
-                    waited += 1
-                    if waited < 4000:
-                        pause()
-                    elif waited < 4000 + patience:
-                        give_way()
-                    else:
-                        return seen
-                seen += 1
-                if atomic_load(block, STOP) == 1:
-                    return -1
-            for i in range(job[0]):
+        turn = 0
+        while take(thread, threads, block, n, depth, first_logit, turn):
+            turn += 1
+            for i in range(block[JOB]):
                 prepare(x, 0, k, prepared, mine)
                 multiply(
                     weights, i * pitch, prepared, mine, stride(k), 1, k, m, begin, end,
                     y, 0, m, False,
                 )  # fmt: skip
                 barrier(block, threads)
-            if thread == 0:
-                return seen
+        return stopped(block)
 
     return enter  # type: ignore[no-any-return]
 

@@ -170,7 +170,7 @@ from kernels import {outer} as outer
 from kernels import {table} as table
 from kernels.rmsnorm import normalise
 from kernels.simd import LANES, OPTIONS
-from kernels.team import JOB, await_job, barrier, post, share, stop, stopped
+from kernels.team import JOB, barrier, share, stopped, take
 """
 
 HEAD = """
@@ -242,23 +242,13 @@ def enter(
     thread, threads, block, n, depth, first_logit, tokens, dims, weights, small, state, scratch,
     prepared, logits, norms, mixers, ffns, ends,
 ):
-    # Thread 0 does one job, the others do jobs until told to stop; -1 tells them. True: stopped.
-    if thread < 0:
-        stop(block)
-        return True
-    if thread == 0 and threads > 1:
-        post(block, n, depth, first_logit)
-    seen = 0
-    while True:
-        if thread > 0:
-            if not await_job(block, seen):
-                return True
-            seen += 1
-            n, depth, first_logit = block[JOB], block[JOB + 1], block[JOB + 2]
+    # as thread 0 one job, as another each that comes, as -1 none any more; True: team stopped
+    turn = 0
+    while take(thread, threads, block, n, depth, first_logit, turn):
+        turn += 1
         forward(
-            thread, threads, block, tokens, n, depth, first_logit, dims, weights, small, state,
-            scratch, prepared, logits, norms, mixers, ffns, ends,
+            thread, threads, block, tokens, block[JOB], block[JOB + 1], block[JOB + 2], dims,
+            weights, small, state, scratch, prepared, logits, norms, mixers, ffns, ends,
         )
-        if thread == 0:
-            return stopped(block)
+    return stopped(block)
 """
