@@ -13,6 +13,7 @@ import shutil
 import struct
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import nox
@@ -30,6 +31,8 @@ ENVIRONMENT = ROOT / ".nox" / "edgewise"
 PROGRAMS = ENVIRONMENT / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = PROGRAMS / ("python.exe" if os.name == "nt" else "python")
 STAMP = ENVIRONMENT / "installed.json"  # written last, so a broken installation starts again
+PEERS_STAMP = ENVIRONMENT / "peers.json"
+NATIVE = "llama-cpp-python"
 NEEDED_MEMORY = 1.5 * 2**30  # PyTorch training the largest candidate of the main job
 NEEDED_DISK = 2.5 * 2**30  # the environment with the CPU build of PyTorch, and pip's work
 
@@ -109,6 +112,14 @@ def sweep(session: nox.Session) -> None:
     """The main job: train, compress, measure here, project elsewhere, decide; 10 minutes."""
     prepare(session)
     run(session, "harness", "sweep", *session.posargs)
+
+
+@nox.session(venv_backend="none")
+def peers(session: nox.Session) -> None:
+    """Our engine beside llama.cpp (built here), PyTorch, ONNX Runtime: one table; 25 minutes."""
+    prepare(session)
+    prepare_peers(session)
+    run(session, "harness", "peers", "--readme", "README.md", *session.posargs)
 
 
 @nox.session(venv_backend="none")
@@ -199,6 +210,34 @@ def prepare(session: nox.Session) -> None:
         str(PYTHON), "-m", "pip", "install", "--editable", ".[torch]", *groups, external=True
     )
     STAMP.write_text(json.dumps({"here": here, "asked": asked}), "utf-8")
+
+
+def prepare_peers(session: nox.Session) -> None:
+    """Add the other engines to the shared environment, unless it holds those of pyproject.toml.
+
+    llama.cpp is built for this very machine, which takes 6 to 10 minutes once; pip must not take
+    a wheel that was built for another one.
+    """
+    project = nox.project.load_toml(ROOT / "pyproject.toml")
+    asked = project["project"]["optional-dependencies"]["peers"]
+    with suppress(OSError, ValueError):
+        if json.loads(PEERS_STAMP.read_text("utf-8")) == asked:
+            return
+    native = [name for name in asked if name.startswith(NATIVE)]
+    ready = [name for name in asked if name not in native]
+    pip = (str(PYTHON), "-m", "pip", "install")
+    session.run_install(*pip, *ready, external=True)
+    if not any(map(shutil.which, [os.environ.get("CXX", "c++"), "g++", "clang++"])):
+        session.warn(
+            "no C++ compiler found, so llama.cpp is not built and its cells will say so; install "
+            "one (Debian: apt-get install g++, macOS: xcode-select --install) and run this again"
+        )
+        return
+    session.run_install(
+        *pip, "--no-cache-dir", "--no-binary", NATIVE, *native,
+        external=True, env={"CMAKE_ARGS": "-DGGML_NATIVE=ON"},
+    )  # fmt: skip
+    PEERS_STAMP.write_text(json.dumps(asked), "utf-8")
 
 
 def unsupported(
