@@ -7,6 +7,7 @@ import io
 import sys
 import threading
 import time
+from dataclasses import replace
 
 import pytest
 
@@ -241,15 +242,20 @@ def test_a_table_has_a_row_for_every_cell(own):
     assert "**numba**" in text
 
 
-def test_a_page_gets_the_headlines(own, tmp_path):
+def test_a_page_gets_headlines_and_what_was_not_met(own, tmp_path):
     done, _ = own()
+    many = [Cell(cell=f"c{i}", ratio=1.0, bar=">= 1", met="yes") for i in range(20)]
+    missed = Cell(cell="missed", ratio=0.5, bar=">= 1", met="no")
+    done = replace(done, cells=(*done.cells, *many, missed))
     page = tmp_path / "page.md"
     page.write_text("# P\n<!-- peers -->\nold\n<!-- /peers -->\nend\n")
     paths = report.write([done], tmp_path / "out", page)
     assert [path.name for path in paths] == ["peers.csv", "peers.md", "page.md"]
     text = page.read_text()
-    assert "| first |" in text
-    assert "| second |" not in text
+    shown = [line.split("|")[1].strip() for line in text.splitlines() if line.startswith("|")]
+    assert shown == ["cell", "---", "first", "missed"]
+    assert "23 cells in all" in text
+    assert "21 yes, 1 no" in text
     assert text.endswith("<!-- /peers -->\nend\n")
 
 

@@ -17,6 +17,7 @@ from harness.table import si
 COLUMNS = ("cell", "ours", "theirs", "unit", "ratio", "bar", "met")
 HEAD = "| cell | ours | theirs | ratio | bar | met |\n|---|--:|--:|--:|---|---|"
 BLOCK = "peers"
+SMALL = 12  # cells of a group that the README shows whole
 
 
 def as_csv(found: Sequence[Done]) -> str:
@@ -43,11 +44,12 @@ def markdown(found: Sequence[Done]) -> str:
 
 
 def block(found: Sequence[Done], folder: str) -> str:
-    """Headline cells of every group for the README; all cells of a group that has none."""
+    """For the README: all cells of a small group; of others headlines, and bars not met."""
     rows = [
         _row(cell, notes=False)
         for done in found
-        for cell in [c for c in done.cells if c.headline] or done.cells
+        for cell in done.cells
+        if len(done.cells) <= SMALL or cell.headline or cell.met in ("no", "failed")
     ]
     counts = [cell.met for done in found for cell in done.cells]
     kinds = ("yes", "no", "unresolved", "failed")

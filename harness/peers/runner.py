@@ -161,14 +161,18 @@ def _reason(code: int, errors: IO[str], hung: bool) -> str:
 
 
 def key(group: Group, given: Setup) -> str:
-    """Hash of our code, the group's own, the peers' versions and what the group is told."""
+    """Hash of our kernels, engines and bench, the group, peers' versions, what it is told."""
     versions = {}
     for name in PACKAGES:
         with suppress(importlib.metadata.PackageNotFoundError):
             versions[name] = importlib.metadata.version(name)
-    source = Path(sys.modules[group.cells.__module__].__file__ or "").read_bytes()
     told = (plan.fingerprint(), versions, given.threads, given.cpus, given.rounds, given.quick)
-    return hashlib.sha256(repr(told).encode() + source).hexdigest()[:16]
+    digest = hashlib.sha256(repr(told).encode())
+    here = Path(__file__).parent
+    shared = sorted([*here.glob("*.py"), *(here.parent / "engines").rglob("*.py")])
+    for path in (*shared, Path(sys.modules[group.cells.__module__].__file__ or "")):
+        digest.update(path.name.encode() + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 def keep(folder: Path, done: Done) -> Path:
