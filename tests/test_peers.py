@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+import signal
+import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -229,6 +233,53 @@ def test_a_group_that_was_measured_is_not_measured_again(own):
     assert again.seconds != before.seconds
     changed, watch = own(second="return")
     assert changed.cells[1].met == "failed"
+
+
+SLEEPY = """
+import os, pathlib, time
+from harness.peers.frame import Cell, Group
+
+HERE = pathlib.Path(__file__).parent
+
+def cells(setup):
+    (HERE / "pid").write_text(str(os.getpid()))
+    if not (HERE / "awake").exists():
+        time.sleep(60)
+    yield Cell(cell="late")
+
+SPEC = Group(name="sleepy", summary="S", plan=lambda setup: {"late": ""}, cells=cells)
+"""
+
+
+def alive(pid):
+    with suppress(FileNotFoundError):
+        return "(zombie)" not in Path(f"/proc/{pid}/status").read_text()
+    return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+def test_a_run_that_is_stopped_goes_on_where_it_was(own, tmp_path):
+    own()
+    folder = tmp_path / "groups"
+    (folder / "sleepy.py").write_text(SLEEPY)
+    command = [sys.executable, "-m", "harness", "peers", "mine", "sleepy"]
+    command += ["--results", str(tmp_path)]
+    first = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    end = time.monotonic() + 60
+    while not (folder / "pid").exists() and time.monotonic() < end:
+        time.sleep(0.05)
+    first.send_signal(signal.SIGINT)
+    _, said = first.communicate(timeout=30)
+    assert first.returncode == 130
+    assert "goes on from here" in said
+    assert not alive(int((folder / "pid").read_text()))
+    stored = tmp_path / "peers" / "groups"
+    before = (stored / "mine.json").read_text()
+    assert not (stored / "sleepy.json").exists()
+    (folder / "awake").touch()
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "| late |" in done.stdout
+    assert (stored / "mine.json").read_text() == before
 
 
 def test_a_table_has_a_row_for_every_cell(own):

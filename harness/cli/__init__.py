@@ -23,6 +23,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 DEVICES = "EDGEWISE_DEVICES"  # a user's own folder of device profiles
+STOPPED = 130  # 128 + SIGINT
 NO_TORCH = (
     "this needs PyTorch, to train or as the reference: pip install 'edgewise[torch]', or "
     "'.[torch]' in a checkout; README.md names the CPU build"
@@ -60,9 +61,10 @@ def main() -> None:
             raise
         print(f"edgewise: {NO_TORCH}", file=sys.stderr)
         raise SystemExit(2) from None
-    except KeyboardInterrupt:
-        print("edgewise: stopped; the same command goes on from here", file=sys.stderr)
-        raise SystemExit(130) from None
+    except SystemExit as end:
+        if end.code == STOPPED:  # what Typer makes of Ctrl-C
+            print("edgewise: stopped; the same command goes on from here", file=sys.stderr)
+        raise
     except BrokenPipeError:  # the reader, such as `head`, has seen enough
         sys.stderr.close()
         raise SystemExit(0) from None
