@@ -119,6 +119,8 @@ def peers(session: nox.Session) -> None:
     """Our engine beside llama.cpp (built here), PyTorch, ONNX Runtime: one table; 25 minutes."""
     prepare(session)
     prepare_peers(session)
+    if not session.posargs:  # a whole run: peers that compute something else are no peers
+        run(session, "pytest", "--quiet", "tests/test_llama_cpp.py")
     run(session, "harness", "peers", "--readme", "README.md", *session.posargs)
 
 
