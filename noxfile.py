@@ -120,7 +120,7 @@ def peers(session: nox.Session) -> None:
     prepare(session)
     prepare_peers(session)
     if not session.posargs:  # a whole run: peers that compute something else are no peers
-        run(session, "pytest", "--quiet", "tests/test_llama_cpp.py")
+        run(session, "pytest", "--quiet", "tests/test_engines.py", "tests/test_llama_cpp.py")
     run(session, "harness", "peers", "--readme", "README.md", *session.posargs)
 
 

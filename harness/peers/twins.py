@@ -6,6 +6,7 @@ Nothing is timed before their logits agree.
 
 from __future__ import annotations
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -75,6 +76,8 @@ def exported(candidate: str) -> Iterator[Exported]:
     with tempfile.TemporaryDirectory(prefix="edgewise-peers-") as folder:
         path = Path(folder) / "model.gguf"
         export.export(checkpoint, path)
+        with path.open("rb") as file:
+            os.fsync(file.fileno())  # or the system writes it while somebody is timed
         yield Exported(candidate, workload.formats_of(recipe), checkpoint, path)
 
 
