@@ -55,7 +55,7 @@ def hire(setup: Setup, threads: int, make: Callable[[], T]) -> T:
     started = sorted(_threads() - before)
     # A pool that grows from two threads to four starts two, and they belong on the last cores.
     places = cores[max(1, threads - len(started)) :] or cores
-    for turn, thread in enumerate(started):
+    for turn, thread in enumerate(started if cores else ()):
         pin(places[turn % len(places) :][:1], thread)
     pin(cores[:1])
     return made
