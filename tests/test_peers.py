@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import plugins
+from harness import plugins, store
 from harness.errors import BadInput, BadPlugin
 from harness.peers import groups, limit, report, runner
 from harness.peers.frame import Cell, Setup, failed, parts, verdict
@@ -274,12 +274,28 @@ def test_a_run_that_is_stopped_goes_on_where_it_was(own, tmp_path):
     assert "goes on from here" in said
     assert not alive(int((folder / "pid").read_text()))
     stored = tmp_path / "peers" / "groups"
-    before = (stored / "mine.json").read_text()
-    assert not (stored / "sleepy.json").exists()
+    before = (stored / "mine.jsonl").read_text()
+    assert not (stored / "sleepy.jsonl").exists()
     (folder / "awake").touch()
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert "| late |" in done.stdout
-    assert (stored / "mine.json").read_text() == before
+    assert (stored / "mine.jsonl").read_text() == before
+
+
+def test_a_damaged_file_of_a_group_is_measured_again(own, tmp_path):
+    before, _ = own()
+    (path,) = (tmp_path / "out" / "groups").iterdir()
+    text = path.read_text()
+    for damage in (text[: len(text) // 2], "", text.replace('"schema": 1', '"schema": 0')):
+        path.write_text(damage)
+        again, _ = own()
+        assert again.cells == before.cells
+        assert again.seconds != before.seconds
+
+
+def test_what_a_run_stores_is_no_row(own, tmp_path):
+    own()
+    assert store.read(tmp_path / "out") == ([], [])
 
 
 def test_a_table_has_a_row_for_every_cell(own):

@@ -176,16 +176,24 @@ def key(group: Group, given: Setup) -> str:
 
 
 def keep(folder: Path, done: Done) -> Path:
-    path = folder / "groups" / f"{done.group}.json"
-    store.write_bytes(path, (json.dumps(asdict(done), indent=1) + "\n").encode())
+    """One JSON object a line: the group, then each of its cells. Raises CannotWrite."""
+    head = {name: value for name, value in asdict(done).items() if name != "cells"}
+    lines = [json.dumps(entry) for entry in (head, *map(asdict, done.cells))]
+    path = _file(folder, done.group)
+    store.write_bytes(path, ("\n".join(lines) + "\n").encode())
     return path
 
 
 def load(folder: Path, group: Group, given: Setup) -> Done | None:
     """What is stored of a group, unless anything that went in has changed since."""
     try:
-        found = json.loads((folder / "groups" / f"{group.name}.json").read_text("utf-8"))
-        done = Done(**{**found, "cells": tuple(Cell(**cell) for cell in found["cells"])})
-    except (OSError, ValueError, KeyError, TypeError):
+        lines = _file(folder, group.name).read_text("utf-8").splitlines()
+        head, *cells = (json.loads(line) for line in lines)
+        done = Done(**head, cells=tuple(Cell(**cell) for cell in cells))
+    except (OSError, ValueError, TypeError):
         return None
     return done if (done.schema, done.key) == (SCHEMA, key(group, given)) else None
+
+
+def _file(folder: Path, group: str) -> Path:
+    return folder / "groups" / f"{group}.jsonl"

@@ -160,7 +160,8 @@ def _varied(stored: Stored, i: int) -> Stored:
     """The same but for two numbers: equal constants would be kept once, and stay in the cache."""
     first = stored.arrays[0].copy()
     if first.dtype.kind == "f":
-        first.flat[:2] *= (1 + i % 32 / 1024, 1 + i // 32 / 1024)
+        step = 2 * float(np.finfo(first.dtype).eps)
+        first.flat[:2] *= (1 + i % 32 * step, 1 + i // 32 * step)
     else:
         first.flat[:2] = i % 100, i // 100
     return Stored(stored.shape, (first, *stored.arrays[1:]))
