@@ -5,6 +5,8 @@
 
 OWNER = "edgewise"
 HELPERS = (  # modules that are not kernels
+    "attending",
+    "caches",
     "dots",
     "floats",
     "laps",

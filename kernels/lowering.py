@@ -145,6 +145,32 @@ def half_to_float(builder: Any, halves: Any) -> Any:
     return builder.bitcast(builder.or_(kept, sign), FLOATS)
 
 
+def float_to_half(builder: Any, floats: Any) -> Any:
+    """float32 rounded to float16, ties to even; a NaN stays one."""
+    halves = ir.VectorType(HALF, LANES)
+    if has("f16c", "neon"):
+        return builder.fptrunc(floats, halves)
+    # as for half_to_float: write the bits. Adding a half lets the float unit round denormals.
+    bits = builder.bitcast(floats, INTS)
+    magnitude = builder.and_(bits, constant(INTS, 0x7FFFFFFF))
+    odd = builder.and_(builder.lshr(magnitude, constant(INTS, 13)), constant(INTS, 1))
+    rebased = builder.add(magnitude, constant(INTS, ((15 - 127) << 23) + 0xFFF & 0xFFFFFFFF))
+    normal = builder.lshr(builder.add(rebased, odd), constant(INTS, 13))
+    half = constant(INTS, 0x3F000000)
+    shifted = builder.fadd(builder.bitcast(magnitude, FLOATS), builder.bitcast(half, FLOATS))
+    small = builder.sub(builder.bitcast(shifted, INTS), half)
+    nan = builder.icmp_unsigned(">", magnitude, constant(INTS, 0x7F800000))
+    special = builder.select(nan, constant(INTS, 0x7E00), constant(INTS, 0x7C00))
+    found = builder.select(
+        builder.icmp_unsigned("<", magnitude, constant(INTS, 0x38800000)), small, normal
+    )
+    large = builder.icmp_unsigned(">=", magnitude, constant(INTS, 0x47800000))
+    found = builder.select(large, special, found)
+    sign = builder.and_(builder.lshr(bits, constant(INTS, 16)), constant(INTS, 0x8000))
+    short = builder.trunc(builder.or_(found, sign), ir.VectorType(SHORT, LANES))
+    return builder.bitcast(short, halves)
+
+
 def bfloat_to_float(builder: Any, halves: Any) -> Any:
     """bfloat16, the upper halves of float32, widened."""
     bits = builder.shl(builder.zext(halves, INTS), constant(INTS, 16))
@@ -153,3 +179,11 @@ def bfloat_to_float(builder: Any, halves: Any) -> Any:
 
 def fma(builder: Any, x: Any, y: Any, z: Any) -> Any:
     return call(builder, "llvm.fma.v16f32", FLOATS, [x, y, z])
+
+
+def prefetch(builder: Any, at: Any) -> None:
+    """Ask for the cache line at a pointer, to be read soon; never faults."""
+    kinds = ir.FunctionType(ir.VoidType(), [at.type, INT, INT, INT])
+    function = cgutils.get_or_insert_function(builder.module, kinds, "llvm.prefetch.p0")
+    read, to_level_2, data = INT(0), INT(2), INT(1)
+    builder.call(function, [at, read, to_level_2, data])

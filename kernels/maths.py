@@ -6,7 +6,7 @@ import numpy as np
 from numba import njit
 
 from kernels import simd
-from kernels.simd import OPTIONS, Vector
+from kernels.simd import EXACT, OPTIONS, Vector
 
 # Cephes `expf`, S. Moshier 1992: ln 2 in two parts, and the polynomial of e^r, highest power first
 INVERSE_LN2, LN2_HIGH, LN2_LOW = (np.float32(c) for c in (1.44269504, 0.693359375, 2.12194440e-4))
@@ -53,6 +53,19 @@ def silu(x: np.float32) -> np.float32:
 
 
 @njit(**OPTIONS)
+def power(t: Vector) -> Vector:
+    """2^t of sixteen values between -125 and 127, to 3e-7 of itself."""
+    n = simd.nearest(t)
+    r = simd.subtract(t, n)
+    p = simd.fma(simd.splat_f32(Q5), r, simd.splat_f32(Q4))
+    p = simd.fma(p, r, simd.splat_f32(Q3))
+    p = simd.fma(p, r, simd.splat_f32(Q2))
+    p = simd.fma(p, r, simd.splat_f32(Q1))
+    p = simd.fma(p, r, simd.splat_f32(Q0))
+    return simd.scaled(p, n)
+
+
+@njit(**OPTIONS)
 def one_plus_exp(x: Vector) -> Vector:
     """1 + e^-x of sixteen values to 3e-7 of itself: the denominator of a sigmoid.
 
@@ -62,11 +75,13 @@ def one_plus_exp(x: Vector) -> Vector:
     limit = simd.splat_f32(FARTHEST)
     t = simd.multiply(x, simd.splat_f32(-INVERSE_LN2))
     t = simd.within(t, simd.splat_f32(-FARTHEST), limit)
-    n = simd.nearest(t)
-    r = simd.subtract(t, n)
-    p = simd.fma(simd.splat_f32(Q5), r, simd.splat_f32(Q4))
-    p = simd.fma(p, r, simd.splat_f32(Q3))
-    p = simd.fma(p, r, simd.splat_f32(Q2))
-    p = simd.fma(p, r, simd.splat_f32(Q1))
-    p = simd.fma(p, r, simd.splat_f32(Q0))
-    return simd.add(simd.scaled(p, n), simd.splat_f32(np.float32(1.0)))
+    return simd.add(power(t), simd.splat_f32(np.float32(1.0)))
+
+
+@njit(**EXACT)
+def shrink(x: Vector) -> Vector:
+    """e^x of sixteen values, 0 at most; what is below 2^-125 is that. A NaN stays a NaN."""
+    t = simd.multiply(x, simd.splat_f32(INVERSE_LN2))
+    return power(
+        simd.within(t, simd.splat_f32(np.float32(-125.0)), simd.splat_f32(np.float32(0.0)))
+    )

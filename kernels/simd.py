@@ -120,6 +120,32 @@ store_f32 = _storer(F32)
 store_i8 = _storer(  # sixteen int32 narrowed to bytes
     I32, lambda b, v: b.trunc(v, ir.VectorType(BYTE, LANES))
 )
+store_f16 = _storer(F32, lowering.float_to_half)
+
+
+def _spreader(convert: Callable[[Any, Any], Any]) -> Any:
+    """spread(array, index, stride, value): sixteen elements, `stride` places apart."""
+
+    @intrinsic
+    def spread(typing_context, array, index, stride, value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+            elements, place = convert(builder, args[3]), args[1]
+            for i in range(LANES):
+                at = _pointer(context, builder, signature.args[0], args[0], place)
+                element = builder.extract_element(elements, INT(i))
+                builder.store(element, builder.bitcast(at, element.type.as_pointer()), align=1)
+                place = builder.add(place, args[2])
+            return context.get_dummy_value()
+
+        return types.void(array, types.intp, types.intp, F32), generate
+
+    return spread
+
+
+spread_f32 = _spreader(lambda b, v: v)
+spread_f16 = _spreader(
+    lambda b, v: b.bitcast(lowering.float_to_half(b, v), ir.VectorType(SHORT, LANES))
+)
 peek_f32 = _loader(types.float32, FLOAT)
 peek_i32 = _loader(types.int32, INT)
 poke_f32 = _storer(types.float32)
@@ -151,12 +177,7 @@ def prefetch(typing_context, array, index):  # type: ignore[no-untyped-def]  # n
 
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
         at = _pointer(context, builder, signature.args[0], args[0], args[1])
-        kinds = [at.type, INT, INT, INT]
-        function = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(ir.VoidType(), kinds), "llvm.prefetch.p0"
-        )
-        read, to_level_2, data = INT(0), INT(2), INT(1)
-        builder.call(function, [at, read, to_level_2, data])
+        lowering.prefetch(builder, at)
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate
@@ -186,6 +207,15 @@ def _scaled(builder: Any, x: Any, n: Any) -> Any:
 
 # x 2^n for whole n, by adding to the bits of the exponent, which must stay a finite number's
 scaled = _operation(F32, (F32, F32), _scaled)
+
+
+def _first(builder: Any, x: Any, count: Any, other: Any) -> Any:
+    lanes = ir.Constant(I32.llvm, list(range(LANES)))
+    below = builder.icmp_signed("<", lanes, splat(builder, count, I32.llvm))
+    return builder.select(below, x, other)
+
+
+first = _operation(F32, (F32, types.int32, F32), _first)  # x in the first `count` lanes, else other
 
 
 def _within(builder: Any, x: Any, low: Any, high: Any) -> Any:
@@ -221,6 +251,9 @@ sum_i32 = _operation(
     types.int32, (I32,), lambda b, x: call(b, "llvm.vector.reduce.add.v16i32", INT, [x])
 )
 lane = _operation(types.float32, (F32, types.intp), lambda b, x, i: b.extract_element(x, i))
+set_lane = _operation(
+    F32, (F32, types.intp, types.float32), lambda b, x, i, v: b.insert_element(x, v, i)
+)
 low_nibbles = _operation(BYTES, (BYTES,), lowering.low_nibbles)
 high_nibbles = _operation(BYTES, (BYTES,), lowering.high_nibbles)
 
@@ -231,6 +264,17 @@ dot4_nibbles = _operation(I32, (I32, BYTES, BYTES), dots.dot4_nibbles)  # w in 0
 # w holds weights plus 128, x is -127..127, and the total began with biased_start(-128 * sum of x)
 dot4_biased = _operation(I32, (I32, BYTES, BYTES), dots.dot4_biased)
 biased_start = _operation(I32, (types.int32,), dots.biased_start)
+
+
+@njit(**EXACT)
+def load_up_to(array: Any, at: int, count: int) -> Any:
+    """array[at:] with at most `count` values, then zeros."""
+    if count >= LANES:
+        return load_f32(array, at)
+    value = splat_f32(np.float32(0.0))
+    for i in range(count):
+        value = set_lane(value, i, array[at + i])
+    return value
 
 
 @njit(**EXACT)

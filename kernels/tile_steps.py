@@ -25,6 +25,7 @@ from kernels.lowering import (
     half_to_float,
     high_nibbles,
     low_nibbles,
+    prefetch,
     quad,
     splat,
 )
@@ -176,3 +177,17 @@ def _products(bits: Any, widen: Callable[[Any, Any], Any]) -> Any:
 f32_products = _products(FLOAT, lambda builder, v: v)
 f16_products = _products(HALF, half_to_float)
 bf16_products = _products(SHORT, bfloat_to_float)
+i8_products = _products(BYTE, lambda b, v: b.sitofp(b.sext(v, I32.llvm), F32.llvm))
+
+
+@intrinsic
+def prefetch_rows(typing_context, tile, weights, p, pitch):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Ask for the cache lines of byte p + r*pitch, one for each row of a tile."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        W = Memory(context, builder, signature.args[1], args[1])
+        for r in range(signature.args[0].rows):
+            prefetch(builder, W.at(BYTE, args[2], offset(builder, r, args[3])))
+        return context.get_dummy_value()
+
+    return types.void(tile, weights, types.intp, types.intp), generate

@@ -99,6 +99,21 @@ add_to = _writer(accumulate=True)
 
 
 @intrinsic
+def load(typing_context, tile, array, at, pitch):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """A tile as large as the given one, with tile[r,t] = array[at + t*pitch + 16*r :]."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        kind, (found, _, place, apart) = signature.args[0], args
+        memory = Memory(context, builder, signature.args[1], args[1])
+        for i, r, t in _every(kind):
+            value = memory.read(F32.llvm, place, offset(builder, t, apart), r * LANES)
+            found = builder.insert_value(found, value, i)
+        return found
+
+    return tile(tile, array, types.intp, types.intp), generate
+
+
+@intrinsic
 def integers(typing_context, tile):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
     """A tile of integer zeros, as large as the given one."""
     zero = Tile(I32, tile.rows, tile.vectors)

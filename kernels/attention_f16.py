@@ -1,0 +1,17 @@
+"""Causal attention of n new tokens over a key-value cache that already holds `depth` tokens.
+
+    y[t,h] = sum_p softmax_p(q[t,h] . K[h',p] / sqrt(w)) V[h',p],   p <= depth + t
+
+Sizes: see attending.py. The cache is float16.
+"""
+
+from __future__ import annotations
+
+from kernels import caches
+from kernels.attending import attend_over, attention
+
+CACHE = caches.F16
+append, record_bytes = CACHE.append, CACHE.record_bytes
+attend = attend_over(CACHE)
+
+SPEC = attention("attention_f16", CACHE, attend)
