@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from harness import plugins
 from harness.errors import BadInput, UnknownName
@@ -15,6 +15,11 @@ from harness.records import Recipe, RopeScaling, Shape, Tensor
 
 ZOO = Path(__file__).parent / "zoo"
 SELECTIVE_ACTIVE = 0.5  # the budget a selective ffn aims at unless told otherwise
+CACHES: dict[str, Literal["f32", "f16", "int8"]] = {
+    "kvf32": "f32",
+    "kvf16": "f16",
+    "kvint8": "int8",
+}
 NAME = re.compile(
     r"(?P<mixer>[a-z0-9-]+)(\+(?P<ffn>[a-z0-9]+))?:(?P<size>[a-z0-9.-]+)"
     r"(@(?P<steps>[a-z0-9]+(\+[a-z0-9]+)*))?"
@@ -63,7 +68,7 @@ def parse(name: str, *, corpus: str = "pydocs", tokens: int | None = None, seed:
     plugins.pick(plugins.mixers(), match["mixer"], "mixer")
     plugins.pick(plugins.ffns(), ffn, "ffn")
     steps = tuple(match["steps"].split("+")) if match["steps"] else ()
-    _check_steps(name, steps)
+    _check_steps(name, steps, match["mixer"])
     raw = _read(size)
     if match["mixer"] not in raw["hidden"]:
         known = ", ".join(sorted(raw["hidden"]))
@@ -94,7 +99,14 @@ def final_shape(recipe: Recipe) -> Shape:
     for step in recipe.steps:
         if transform := plugins.transforms().get(step):
             shape = transform.reshape(shape)
-    return shape
+    return replace(shape, cache=cache_of(recipe.steps))
+
+
+def cache_of(steps: Sequence[str]) -> Literal["f32", "f16", "int8"]:
+    """How attention keeps keys and values: as a step says, else float16 beside packed weights."""
+    named = [CACHES[step] for step in steps if step in CACHES]
+    packed = any(step in plugins.formats() and step != "f32" for step in steps)
+    return named[-1] if named else "f16" if packed else "f32"
 
 
 def tensors(shape: Shape) -> dict[str, Tensor]:
@@ -124,14 +136,24 @@ def parameters(shape: Shape) -> int:
     return total
 
 
-def _check_steps(name: str, steps: tuple[str, ...]) -> None:
-    """Transforms in any order, then at most one format."""
-    known = {*plugins.transforms(), *plugins.formats()}
-    for position, step in enumerate(steps):
+def _check_steps(name: str, steps: tuple[str, ...], mixer: str) -> None:
+    """Transforms in any order, then at most one format, then at most one format of the cache."""
+    kinds = (plugins.transforms(), plugins.formats(), CACHES)
+    known = sorted(step for kind in kinds for step in kind)
+    order = []
+    for step in steps:
         if step not in known:
-            raise UnknownName(f"{name!r}: unknown step {step!r}; known: {', '.join(sorted(known))}")
-        if step in plugins.formats() and position != len(steps) - 1:
-            raise BadInput(f"{name!r}: the format {step!r} must be the last step")
+            raise UnknownName(f"{name!r}: unknown step {step!r}; known: {', '.join(known)}")
+        order.append(next(i for i, kind in enumerate(kinds) if step in kind))
+    if order != sorted(order) or order.count(1) > 1 or order.count(2) > 1:
+        raise BadInput(
+            f"{name!r}: steps come in the order of transforms, one format of weights, one of the "
+            f"key-value cache, e.g. attention:nano@prune50+int4+kvint8"
+        )
+    if 2 in order and mixer != "attention":
+        raise BadInput(
+            f"{name!r}: {steps[-1]!r} says how attention keeps keys, and {mixer!r} has none"
+        )
     if len(set(steps)) != len(steps):
         raise BadInput(f"{name!r} repeats a step")
 

@@ -26,11 +26,15 @@ def make(
     """
     if recipe.tokens == 0:
         return random.checkpoint(recipe)
-    if not fresh and (path := checkpoints.find(recipe)):
-        return checkpoints.load(path)
-    checkpoint = _made(recipe, progress)
-    checkpoints.save(checkpoint, checkpoints.path_of(recipe))
-    return checkpoint
+    if recipe.steps and recipe.steps[-1] in candidates.CACHES:  # the same weights
+        checkpoint = replace(make(_before(recipe), progress, fresh=fresh), recipe=recipe)
+    elif not fresh and (path := checkpoints.find(recipe)):
+        checkpoint = checkpoints.load(path)
+    else:
+        checkpoint = _made(recipe, progress)
+        checkpoints.save(checkpoint, checkpoints.path_of(recipe))
+    cache = candidates.cache_of(recipe.steps)
+    return replace(checkpoint, shape=replace(checkpoint.shape, cache=cache))
 
 
 def pack(checkpoint: Checkpoint, form: str) -> Checkpoint:
@@ -49,20 +53,24 @@ def pack(checkpoint: Checkpoint, form: str) -> Checkpoint:
     return replace(checkpoint, arrays=arrays, formats=formats)
 
 
+def _before(recipe: Recipe) -> Recipe:
+    """The recipe without its last step."""
+    name, before = recipe.name.partition("@")[0], recipe.steps[:-1]
+    return replace(
+        recipe,
+        name="@".join([name, "+".join(before)]) if before else name,
+        steps=before,
+        teacher=recipe.teacher if "distil" in before else None,
+    )
+
+
 def _made(recipe: Recipe, progress: Progress) -> Checkpoint:
     if not recipe.steps:
         from harness.training.train import train  # noqa: PLC0415 - needs PyTorch
 
         return train(recipe, lambda now: progress(f"loss {now.loss:.3f}", now.step, now.steps))
-    *before, step = recipe.steps
-    name, _, _ = recipe.name.partition("@")
-    earlier = replace(
-        recipe,
-        name="@".join([name, "+".join(before)]) if before else name,
-        steps=tuple(before),
-        teacher=recipe.teacher if "distil" in before else None,
-    )
-    checkpoint = make(earlier, progress)
+    step = recipe.steps[-1]
+    checkpoint = make(_before(recipe), progress)
     if step in plugins.formats():
         made = pack(checkpoint, step)
     else:

@@ -66,6 +66,7 @@ class Shape:
     group: int = 32
     selector_rank: int = 8
     tied: bool = False  # the head is the embedding
+    cache: Literal["f32", "f16", "int8"] = "f32"  # how attention keeps keys and values
     rope_base: float = 10000.0
     rope_scaling: RopeScaling | None = None
     norm_epsilon: float = 1e-5  # inside the square root of every RMSNorm of the block
@@ -374,8 +375,10 @@ class Mixer:
     """Moves information between tokens: the torch-free half of a mixer folder.
 
     tensors(shape): parameters of one layer
-    state_values(shape, depth): float32 values one layer keeps at a context of `depth` tokens
+    state_values(shape, depth): room one layer takes for a context of `depth` tokens, in units of
+        4 bytes
     calls(shape, tokens, depth): kernel calls of one layer for `tokens` new tokens at `depth`
+    forward(shape): the name of its function in engine.py
     folder: where its reference.py and engine.py are; options: what a named variant sets there
     """
 
@@ -385,6 +388,7 @@ class Mixer:
     state_values: Callable[[Shape, int], int]
     calls: Callable[[Shape, int, int], tuple[Call, ...]]
     source: str
+    forward: Callable[[Shape], str] = lambda shape: "forward"
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -28,7 +28,6 @@ from harness.workload import Run, parse
 PREFIX = "edgewise_"
 AGREEMENT = 1e-3  # of prefill and decode, relative to the largest logit; both run one code
 CHECKED = 24  # tokens
-READ = 256  # tokens of a deep context that are really read
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,7 +120,7 @@ def _timer(
     """loops -> seconds for that many runs, each from the same context."""
     engine.reset(session)
     if run.depth:
-        _deepen(session, text, run.depth)
+        engine.stand(session, text, run.depth)
     tokens = np.resize(np.roll(text, -run.depth), run.tokens)
     ids = [int(token) for token in tokens]
 
@@ -148,19 +147,6 @@ def _timer(
         return seconds
 
     return many
-
-
-def _deepen(session: engine.Session, text: Array, depth: int) -> None:
-    """A context of `depth` tokens: the first are read, the rest of a cache is random values.
-
-    Reading thousands of tokens in every worker would take longer than timing them, and no time
-    depends on what a cache holds.
-    """
-    engine.feed(session, np.resize(text, min(depth, READ)))
-    state = session.arenas.state
-    blank = state == 0.0
-    state[blank] = np.random.default_rng(0).standard_normal(int(blank.sum()), np.float32) * 0.5
-    session.depth = depth
 
 
 def _counters() -> list[Meter]:

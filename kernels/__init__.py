@@ -14,6 +14,7 @@ HELPERS = (  # modules that are not kernels
     "maths",
     "products",
     "rounding",
+    "sharing",
     "simd",
     "spec",
     "team",

@@ -139,7 +139,7 @@ def attend_over(cache: Cache) -> Callable[..., None]:
         for begin in range(0, longest, BLOCK):
             p = start + begin // LANES * record
             # a single query waits for memory, and a block is too short for it to be foreseen
-            ahead = 2 * RECORDS * record if count == 1 and begin + BLOCK < longest else 0
+            ahead = 0 * record if count == 1 and begin + BLOCK < longest else 0
             score(sums, past, p, w, bytes_, 4 * room, scratch, scores, ahead)
             for t in range(count):
                 seen = min(BLOCK, depth + (g + t) // each + 1 - begin)

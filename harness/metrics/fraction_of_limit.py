@@ -8,7 +8,7 @@ measures all three on the same machine.
 
 from __future__ import annotations
 
-from harness import evidence
+from harness import evidence, plugins
 from harness.records import Metric, Row
 
 IN_CACHE = "in cache"
@@ -42,9 +42,10 @@ def note(row: Row) -> str:
 
 
 def _arithmetic(row: Row) -> str:
-    """The unit most operations run on: weights in int8 or int4 meet activations in int8."""
+    """The unit most operations run on: integer weights meet activations in int8."""
     steps = row.candidate.partition("@")[2].split("+")
-    return "int8" if {"int8", "int4"} & set(steps) else "float32"
+    forms = (form for name in steps if (form := plugins.formats().get(name)))
+    return next((form.arithmetic for form in forms), "float32")
 
 
 SPEC = Metric(name="fraction_of_limit", unit="", better="higher", value=value)

@@ -110,7 +110,7 @@ def opened(
                 f"{model.name}: our logits and those of llama.cpp differ by {difference:.1e}, "
                 f"allowed {ALLOWED[model.form]:.0e}"
             )
-        yield Twins(players=players, vocabulary=mine.vocabulary, chosen=theirs.chosen)
+        yield Twins(players=players, vocabulary=mine.shape.vocabulary, chosen=theirs.chosen)
 
 
 def player(session: ours.Session) -> Player:

@@ -8,8 +8,10 @@ import numpy as np
 
 from harness import arena, plugins
 from harness.engines.numba.places import ALIGN, aligned, place_tensors, round_up
-from harness.records import Array, Checkpoint
-from kernels import selective_ffn
+from harness.records import Array, Checkpoint, Shape
+from kernels import attending, selective_ffn
+
+LOGITS_BYTES = 2**20  # of all logits of a call that are kept, but at least those of one token
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -61,6 +63,7 @@ def build(checkpoint: Checkpoint, room: int, chunk: int, threads: int) -> Arenas
     ]
     head = places["embedding" if shape.tied else "head"]
     widest = max(len(row) for row in mixer_rows)
+    rows = max(1, LOGITS_BYTES // (4 * shape.vocabulary))
     return Arenas(
         dims=dims,
         weights=weights,
@@ -68,12 +71,21 @@ def build(checkpoint: Checkpoint, room: int, chunk: int, threads: int) -> Arenas
         state=aligned(4 * state_size).view(np.float32),
         scratch=aligned(4 * scratch_size).view(np.float32),
         prepared=np.zeros(prepared_size, np.uint8),
-        logits=np.zeros((chunk, shape.vocabulary), np.float32),
+        logits=np.zeros((min(chunk, rows), shape.vocabulary), np.float32),
         norms=np.array(norms, np.int64),
         mixers=np.array([row + [0] * (widest - len(row)) for row in mixer_rows], np.int64),
         ffns=np.array(ffn_rows, np.int64),
         ends=np.array([places["embedding"], head, places["norm"]], np.int64),
     )
+
+
+def repeat(arenas: Arenas, shape: Shape, depth: int) -> None:
+    """Make the state of the first tokens that of `depth` tokens, for timing."""
+    for row, name in zip(arenas.mixers, shape.mixers, strict=True):
+        mixer = plugins.pick(plugins.mixers(), name, "mixer")
+        start = row[len(mixer.tensors(shape))]
+        size = mixer.state_values(shape, int(arenas.dims[arena.ROOM]))
+        plugins.half(mixer, "engine").repeat(arenas.state[start : start + size], arenas.dims, depth)
 
 
 def _dims(checkpoint: Checkpoint, room: int, chunk: int, threads: int) -> tuple[Array, int, int]:
@@ -85,6 +97,7 @@ def _dims(checkpoint: Checkpoint, room: int, chunk: int, threads: int) -> tuple[
     groups = shape.hidden // shape.group
     # a selective ffn keeps scores (chunk, groups), who runs what, and a selector's inner values
     choice = chunk * groups + selective_ffn.table_size(chunk, groups) + shape.selector_rank
+    attention = attending.scratch_values(shape.head_width)
     dims = np.zeros(arena.DIMS, np.int64)
     dims[: arena.ROOM] = (
         shape.width, shape.hidden, shape.heads, shape.kv_heads, shape.head_width,
@@ -97,7 +110,7 @@ def _dims(checkpoint: Checkpoint, room: int, chunk: int, threads: int) -> tuple[
         (arena.NORMED, arena.NORMED_PITCH, chunk * shape.width),
         (arena.WIDE, None, chunk * widest),
         (arena.MIXED, None, chunk * mixed),
-        (arena.OWN, arena.OWN_PITCH, max(room, choice)),
+        (arena.OWN, arena.OWN_PITCH, max(attention, choice)),
         (arena.TABLE, arena.TABLE_PITCH, chunk * shape.head_width),
     ):
         dims[place] = at

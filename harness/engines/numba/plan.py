@@ -90,10 +90,9 @@ def write(checkpoint: Checkpoint) -> str:
     ]
     for name, mixer in used.items():
         module = plugins.half(mixer, "engine").__name__
-        which = "forward_paper" if mixer.options.get("paper") else "forward"
         lines += [
             f"from {module} import begin as begin_{aliases[name]}",
-            f"from {module} import {which} as {aliases[name]}",
+            f"from {module} import {mixer.forward(shape)} as {aliases[name]}",
         ]
     ffn = plugins.pick(plugins.ffns(), shape.ffn, "ffn")
     lines += [
@@ -169,6 +168,7 @@ from kernels import {body} as body
 from kernels import {outer} as outer
 from kernels import {table} as table
 from kernels.rmsnorm import normalise
+from kernels.sharing import owner, part, ready
 from kernels.simd import LANES, OPTIONS
 from kernels.team import JOB, barrier, share, stopped, take
 """
@@ -176,10 +176,11 @@ from kernels.team import JOB, barrier, share, stopped, take
 HEAD = """
 
 @njit(**OPTIONS)
-def norm(thread, n, start, gain, dims, small, scratch):
+def norm(thread, threads, n, start, gain, dims, small, scratch):
     width = dims[arena.WIDTH]
-    to = dims[arena.NORMED] + thread * dims[arena.NORMED_PITCH]
-    for t in range(n):
+    to = dims[arena.NORMED] + owner(n, thread) * dims[arena.NORMED_PITCH]
+    first, last = part(n, thread, threads)
+    for t in range(first, last):
         at = dims[arena.RESIDUAL] + (start + t) * width
         normalise(scratch, at, width, small[arena.EPSILON], small, gain, scratch, to + t * width)
 
@@ -203,14 +204,14 @@ def forward(
 
 LAYERS = """\
     for layer in range({first}, {last}):
-        norm(thread, n, 0, norms[layer, 0], dims, small, scratch)
+        norm(thread, threads, n, 0, norms[layer, 0], dims, small, scratch)
         laps.lap(thread, block, laps.NORM)
         {mixer}(
             body.prepare, body.multiply, body.activation_bytes, thread, threads, block, n, depth,
             dims, weights, small, mixers[layer], state, scratch, prepared,
         )
         laps.lap(thread, block, laps.PROJECT)
-        norm(thread, n, 0, norms[layer, 1], dims, small, scratch)
+        norm(thread, threads, n, 0, norms[layer, 1], dims, small, scratch)
         laps.lap(thread, block, laps.NORM)
         ffn(
             body.prepare, body.multiply, body.activation_bytes, thread, threads, block, n,
@@ -221,12 +222,16 @@ LAYERS = """\
 
 TAIL = """\
     wanted = n - first_logit
-    norm(thread, wanted, first_logit, ends[2], dims, small, scratch)
+    if wanted == 0:  # a part of a prompt that is not its last
+        return
+    norm(thread, threads, wanted, first_logit, ends[2], dims, small, scratch)
     laps.lap(thread, block, laps.NORM)
-    mine, stride = thread * dims[arena.PREPARED_PITCH], outer.activation_bytes(width)
-    normed = dims[arena.NORMED] + thread * dims[arena.NORMED_PITCH]
-    for t in range(wanted):
-        outer.prepare(scratch, normed + t * width, width, prepared, mine + t * stride)
+    place, stride = dims[arena.PREPARED_PITCH], outer.activation_bytes(width)
+    normed = dims[arena.NORMED] + owner(wanted, thread) * dims[arena.NORMED_PITCH]
+    mine = ready(
+        outer.prepare, scratch, normed, width, width, wanted, prepared, place, stride, thread,
+        threads, block,
+    )
     begin, end = share((vocabulary + LANES - 1) // LANES, thread, threads)
     flat = logits.reshape(logits.size)
     outer.multiply(

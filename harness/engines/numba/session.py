@@ -11,9 +11,10 @@ import numpy as np
 
 from harness.engines.numba import arenas, crew, plan
 from harness.errors import BadInput
-from harness.records import Array, Checkpoint
+from harness.records import Array, Checkpoint, Shape
 
-CHUNK = 64  # tokens of one call in a prefill: enough to reuse each weight, few enough for caches
+CHUNK = 96  # tokens of one call in a prefill: enough to reuse each weight, few enough for caches
+STOOD = 256  # tokens read to stand at a depth
 
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
@@ -31,7 +32,7 @@ class Session:
     crew: crew.Crew
     tokens: Array
     room: int
-    vocabulary: int
+    shape: Shape
     depth: int = 0
     load_seconds: float = 0.0
     compile_seconds: float = 0.0
@@ -65,9 +66,7 @@ def open_session(
         a.norms, a.mixers, a.ffns, a.ends,
     )  # fmt: skip
     team = crew.Crew(threads, module.enter, arrays)
-    session = Session(
-        checkpoint.recipe.name, laid_out, team, tokens, room, checkpoint.shape.vocabulary
-    )
+    session = Session(checkpoint.recipe.name, laid_out, team, tokens, room, checkpoint.shape)
     begin = time.perf_counter()
     alone = crew.Crew(1, module.enter, arrays)  # compiles before any other thread waits for it
     crew.run(alone, 1, 0, 0)
@@ -99,12 +98,14 @@ def feed(session: Session, tokens: Sequence[int] | Array, every: bool = False) -
     """
     values = _check(session, np.asarray(tokens))
     out = []
-    chunk = session.tokens.size
+    # all logits of a long vocabulary would take more room than the model
+    chunk = session.arenas.logits.shape[0] if every else session.tokens.size
     try:
         for start in range(0, values.size, chunk):
             part = values[start : start + chunk]
             session.tokens[: part.size] = part
-            first = 0 if every else part.size - 1
+            last = start + part.size == values.size
+            first = 0 if every else part.size - int(last)
             crew.run(session.crew, part.size, session.depth, first)
             session.depth += part.size
             if every:
@@ -115,13 +116,25 @@ def feed(session: Session, tokens: Sequence[int] | Array, every: bool = False) -
     return np.concatenate(out) if every else session.arenas.logits[0].copy()
 
 
+def stand(session: Session, text: Sequence[int] | Array, depth: int) -> None:
+    """A context of `depth` tokens, for timing: some are read, and their state is repeated.
+
+    Reading thousands of tokens would take longer than timing them, and no time depends on what a
+    cache holds.
+    """
+    read = np.resize(np.asarray(text), min(depth, STOOD))
+    feed(session, read)
+    arenas.repeat(session.arenas, session.shape, depth)
+    session.depth = depth
+
+
 def step(session: Session, token: int) -> Array:
     """One decode step for timing and generation: the engine's own array of logits, not a copy.
 
     Raises BadInput as `feed` does.
     """
     unfit = session.closed or session.torn or session.depth >= session.room
-    if unfit or not 0 <= token < session.vocabulary:
+    if unfit or not 0 <= token < session.shape.vocabulary:
         _check(session, np.array([token]))
     try:
         session.tokens[0] = token
@@ -146,9 +159,9 @@ def _check(session: Session, tokens: Array) -> Array:
         raise BadInput(f"tokens must be one non-empty row, got shape {tokens.shape}")
     if not np.issubdtype(tokens.dtype, np.integer):
         raise BadInput(f"tokens must be whole numbers, got {tokens.dtype}")
-    bad = tokens[(tokens < 0) | (tokens >= session.vocabulary)]
+    bad = tokens[(tokens < 0) | (tokens >= session.shape.vocabulary)]
     if bad.size:
-        raise BadInput(f"token {bad[0]} is outside the vocabulary of {session.vocabulary}")
+        raise BadInput(f"token {bad[0]} is outside the vocabulary of {session.shape.vocabulary}")
     if session.depth + tokens.size > session.room:
         raise BadInput(
             f"{session.depth} + {tokens.size} tokens do not fit a context of {session.room}; "

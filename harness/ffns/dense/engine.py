@@ -8,6 +8,7 @@ from numba import njit
 
 from harness import arena
 from kernels import glu
+from kernels.sharing import owner, ready
 from kernels.simd import LANES, OPTIONS
 from kernels.spec import Array
 from kernels.team import barrier, share
@@ -32,10 +33,11 @@ def forward(
     """Add the ffn of n normed tokens to the residual. offsets: gate up down."""
     width, hidden = dims[arena.WIDTH], dims[arena.HIDDEN]
     wide, pitch = dims[arena.WIDE], 2 * hidden
-    normed = dims[arena.NORMED] + thread * dims[arena.NORMED_PITCH]
-    mine, stride = thread * dims[arena.PREPARED_PITCH], activation_bytes(width)
-    for t in range(n):
-        prepare(scratch, normed + t * width, width, prepared, mine + t * stride)
+    normed = dims[arena.NORMED] + owner(n, thread) * dims[arena.NORMED_PITCH]
+    place, stride = dims[arena.PREPARED_PITCH], activation_bytes(width)
+    mine = ready(
+        prepare, scratch, normed, width, width, n, prepared, place, stride, thread, threads, block
+    )
     first, last = share((hidden + LANES - 1) // LANES, thread, threads)
     for part in range(2):
         multiply(
@@ -49,8 +51,9 @@ def forward(
     barrier(block, threads)
 
     stride = activation_bytes(hidden)
-    for t in range(n):
-        prepare(scratch, wide + t * pitch, hidden, prepared, mine + t * stride)
+    mine = ready(
+        prepare, scratch, wide, pitch, hidden, n, prepared, place, stride, thread, threads, block
+    )
     first, last = share((width + LANES - 1) // LANES, thread, threads)
     multiply(
         weights, offsets[2], prepared, mine, stride, n, hidden, width, first, last,

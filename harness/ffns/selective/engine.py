@@ -8,6 +8,7 @@ from numba import njit
 
 from harness import arena
 from kernels import selective_ffn, selector
+from kernels.sharing import gather
 from kernels.simd import LANES, OPTIONS
 from kernels.spec import Array
 from kernels.team import barrier, share
@@ -39,7 +40,8 @@ def forward(
     """
     width, hidden, w = dims[arena.WIDTH], dims[arena.HIDDEN], dims[arena.GROUP]
     g, rank, wide, residual = hidden // w, dims[arena.RANK], dims[arena.WIDE], dims[arena.RESIDUAL]
-    normed = dims[arena.NORMED] + thread * dims[arena.NORMED_PITCH]
+    reader = gather(n, thread, threads, block)
+    normed = dims[arena.NORMED] + reader * dims[arena.NORMED_PITCH]
     mine, stride = thread * dims[arena.PREPARED_PITCH], activation_bytes(width)
     scores = dims[arena.OWN] + thread * dims[arena.OWN_PITCH]
     table = scores + n * g

@@ -3,15 +3,21 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import ModuleType
 
+import numpy as np
 from numba import njit
 
 from harness import arena
-from kernels import attention, rope
+from kernels import attention, attention_f16, attention_int8, rope
+from kernels.attending import BLOCK, room_for
 from kernels.laps import MIX, PROJECT, lap
+from kernels.sharing import owner, ready
 from kernels.simd import LANES, OPTIONS
 from kernels.spec import Array
 from kernels.team import barrier, share
+
+STATE = 4  # after the places of q k v o
 
 
 @njit(**OPTIONS)
@@ -23,75 +29,94 @@ def begin(
     rope.angles(depth, n, dims[arena.HEAD_WIDTH], small, arena.SPEEDS, scratch, table)
 
 
-@njit(**OPTIONS)
-def forward(
-    prepare: Callable[..., None],
-    multiply: Callable[..., None],
-    activation_bytes: Callable[[int], int],
-    thread: int,
-    threads: int,
-    block: Array,
-    n: int,
-    depth: int,
-    dims: Array,
-    weights: Array,
-    small: Array,
-    offsets: Array,
-    state: Array,
-    scratch: Array,
-    prepared: Array,
-) -> None:
-    """Add attention of n normed tokens to the residual. offsets: q k v o, state."""
-    width, w = dims[arena.WIDTH], dims[arena.HEAD_WIDTH]
-    heads, kv_heads, room = dims[arena.HEADS], dims[arena.KV_HEADS], dims[arena.ROOM]
-    queries, keys = heads * w, kv_heads * w
-    wide, pitch, mixed = dims[arena.WIDE], queries + 2 * keys, dims[arena.MIXED]
-    normed = dims[arena.NORMED] + thread * dims[arena.NORMED_PITCH]
-    mine, stride = thread * dims[arena.PREPARED_PITCH], activation_bytes(width)
-    for t in range(n):
-        prepare(scratch, normed + t * width, width, prepared, mine + t * stride)
-    for part in range(3):
-        rows = queries if part == 0 else keys
-        to = wide + (0 if part == 0 else queries + (part - 1) * keys)
-        first, last = share((rows + LANES - 1) // LANES, thread, threads)
-        multiply(
-            weights, offsets[part], prepared, mine, stride, n, width, rows, first, last,
-            scratch, to, pitch, False,
+def _forward_over(kernel: ModuleType) -> Callable[..., None]:
+    """`forward` over one kind of cache: that of a kernel attention*.py."""
+    append, attend, record_bytes = kernel.append, kernel.attend, kernel.record_bytes
+
+    @njit(**OPTIONS)
+    def forward(
+        prepare: Callable[..., None],
+        multiply: Callable[..., None],
+        activation_bytes: Callable[[int], int],
+        thread: int,
+        threads: int,
+        block: Array,
+        n: int,
+        depth: int,
+        dims: Array,
+        weights: Array,
+        small: Array,
+        offsets: Array,
+        state: Array,
+        scratch: Array,
+        prepared: Array,
+    ) -> None:
+        """Add attention of n normed tokens to the residual. offsets: q k v o, state."""
+        width, w = dims[arena.WIDTH], dims[arena.HEAD_WIDTH]
+        heads, kv_heads, room = dims[arena.HEADS], dims[arena.KV_HEADS], dims[arena.ROOM]
+        queries, keys = heads * w, kv_heads * w
+        wide, pitch, mixed = dims[arena.WIDE], queries + 2 * keys, dims[arena.MIXED]
+        normed = dims[arena.NORMED] + owner(n, thread) * dims[arena.NORMED_PITCH]
+        place, stride = dims[arena.PREPARED_PITCH], activation_bytes(width)
+        mine = ready(
+            prepare, scratch, normed, width, width, n, prepared, place, stride, thread, threads,
+            block,
         )  # fmt: skip
-    barrier(block, threads)
-    lap(thread, block, PROJECT)
+        for part in range(3):
+            rows = queries if part == 0 else keys
+            to = wide + (0 if part == 0 else queries + (part - 1) * keys)
+            first, last = share((rows + LANES - 1) // LANES, thread, threads)
+            multiply(
+                weights, offsets[part], prepared, mine, stride, n, width, rows, first, last,
+                scratch, to, pitch, False,
+            )  # fmt: skip
+        barrier(block, threads)
+        lap(thread, block, PROJECT)
 
-    table = dims[arena.TABLE] + thread * dims[arena.TABLE_PITCH]
-    scores = dims[arena.OWN] + thread * dims[arena.OWN_PITCH]
-    first, last = share(kv_heads, thread, threads)
-    each = heads // kv_heads
-    for head in range(first, last):
-        start_k = offsets[4] + head * room * w
-        start_v = start_k + keys * room
-        for t in range(n):
-            row = wide + t * pitch
-            rope.rotate(scratch, row + queries + head * w, w, scratch, table + t * w)
-            attention.append(scratch, row + queries + head * w, w, state, start_k + (depth + t) * w)
-            attention.append(
-                scratch, row + queries + keys + head * w, w, state, start_v + (depth + t) * w
-            )
-        for t in range(n):
-            for query in range(head * each, (head + 1) * each):
-                at = wide + t * pitch + query * w
-                rope.rotate(scratch, at, w, scratch, table + t * w)
-                attention.attend(
-                    scratch, at, state[start_k:], state[start_v:], 0, depth + t + 1, w,
-                    scratch, scores, scratch, mixed + t * queries + query * w,
-                )  # fmt: skip
-    barrier(block, threads)
-    lap(thread, block, MIX)
+        table = dims[arena.TABLE] + thread * dims[arena.TABLE_PITCH]
+        own = dims[arena.OWN] + thread * dims[arena.OWN_PITCH]
+        first, last = share(kv_heads, thread, threads)
+        each, past = heads // kv_heads, state.view(np.uint8)
+        head_bytes = room_for(room) // LANES * record_bytes(w)
+        for head in range(first, last):
+            start = 4 * offsets[STATE] + head * head_bytes
+            for t in range(n):
+                row, slot = wide + t * pitch, depth + t
+                key = row + queries + head * w
+                rope.rotate(scratch, key, w, scratch, table + t * w)
+                record = start + slot // LANES * record_bytes(w)
+                append(scratch, key, scratch, key + keys, w, past, record, slot % LANES)
+                for query in range(head * each, (head + 1) * each):
+                    rope.rotate(scratch, row + query * w, w, scratch, table + t * w)
+            attend(
+                scratch, wide + head * each * w, pitch, each, n, depth, w, past, start, scratch,
+                own, scratch, mixed + head * each * w, queries,
+            )  # fmt: skip
+        barrier(block, threads)
+        lap(thread, block, MIX)
 
-    stride = activation_bytes(queries)
-    for t in range(n):
-        prepare(scratch, mixed + t * queries, queries, prepared, mine + t * stride)
-    first, last = share((width + LANES - 1) // LANES, thread, threads)
-    multiply(
-        weights, offsets[3], prepared, mine, stride, n, queries, width, first, last,
-        scratch, dims[arena.RESIDUAL], width, True,
-    )  # fmt: skip
-    barrier(block, threads)
+        stride = activation_bytes(queries)
+        mine = ready(
+            prepare, scratch, mixed, queries, queries, n, prepared, place, stride, thread, threads,
+            block,
+        )  # fmt: skip
+        first, last = share((width + LANES - 1) // LANES, thread, threads)
+        multiply(
+            weights, offsets[3], prepared, mine, stride, n, queries, width, first, last,
+            scratch, dims[arena.RESIDUAL], width, True,
+        )  # fmt: skip
+        barrier(block, threads)
+
+    return forward
+
+
+forward_f32 = _forward_over(attention)
+forward_f16 = _forward_over(attention_f16)
+forward_int8 = _forward_over(attention_int8)
+
+
+def repeat(layer: Array, dims: Array, depth: int) -> None:
+    """Fill a layer's cache up to `depth` tokens with copies of its first block."""
+    heads, blocks = int(dims[arena.KV_HEADS]), room_for(int(dims[arena.ROOM])) // BLOCK
+    for head in layer.view(np.uint8).reshape(heads, blocks, -1):
+        head[1 : -(-depth // BLOCK)] = head[0]

@@ -38,8 +38,19 @@ def speeds(shape: Shape) -> Array:
     return stretched
 
 
+BLOCK = 64  # tokens a cache grows by, as kernels.attending
+
+
+def token_bytes(shape: Shape) -> int:
+    """What the cache keeps of one token and key-value head; see kernels.caches."""
+    padded = -(-shape.head_width // 16) * 16
+    if shape.cache == "int8":
+        return 8 + -(-shape.head_width // 32) * 32 + padded
+    return padded * {"f32": 8, "f16": 4}[shape.cache]
+
+
 def state_values(shape: Shape, depth: int) -> int:
-    return 2 * depth * shape.kv_heads * shape.head_width
+    return -(-depth // BLOCK) * BLOCK * shape.kv_heads * token_bytes(shape) // 4
 
 
 def calls(shape: Shape, tokens: int, depth: int) -> tuple[Call, ...]:
@@ -57,11 +68,11 @@ def calls(shape: Shape, tokens: int, depth: int) -> tuple[Call, ...]:
             activation_bytes=8 * tokens * (heads + kv_heads) * width,
         ),
         Call(
-            kernel="attention",
+            kernel="attention" if shape.cache == "f32" else f"attention_{shape.cache}",
             sizes=attend,
             count=1,
             operations=tokens * heads * mean_depth * (4 * width + 5),
-            state_bytes=4 * state_values(shape, depth + tokens),
+            state_bytes=(depth + tokens) * kv_heads * token_bytes(shape),
             activation_bytes=8 * tokens * heads * width,
         ),
         Call.of_matrix(tensors(shape)[3], tokens),
@@ -74,5 +85,6 @@ SPEC = Mixer(
     tensors=tensors,
     state_values=state_values,
     calls=calls,
+    forward=lambda shape: f"forward_{shape.cache}",
     source="Vaswani et al. 2017; Su et al. 2021 (rotary); Ainslie et al. 2023 (grouped queries)",
 )

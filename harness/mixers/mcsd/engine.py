@@ -9,6 +9,7 @@ from numba import njit
 from harness import arena
 from kernels import mcsd
 from kernels.laps import MIX, PROJECT, lap
+from kernels.sharing import gather, owner, ready
 from kernels.simd import LANES, OPTIONS
 from kernels.spec import Array
 from kernels.team import barrier, share
@@ -23,6 +24,10 @@ def begin(
     thread: int, n: int, depth: int, dims: Array, small: Array, state: Array, scratch: Array
 ) -> None:
     """Nothing is shared by the layers."""
+
+
+def repeat(layer: Array, dims: Array, depth: int) -> None:
+    """The state of any depth is one token's."""
 
 
 @njit(**OPTIONS)
@@ -46,10 +51,11 @@ def forward(
     """Add MCSD of n normed tokens to the residual. offsets: u v f e slope decay gain o, state."""
     width = dims[arena.WIDTH]
     wide, pitch = dims[arena.WIDE], 4 * width
-    normed = dims[arena.NORMED] + thread * dims[arena.NORMED_PITCH]
-    mine, stride = thread * dims[arena.PREPARED_PITCH], activation_bytes(width)
-    for t in range(n):
-        prepare(scratch, normed + t * width, width, prepared, mine + t * stride)
+    normed = dims[arena.NORMED] + owner(n, thread) * dims[arena.NORMED_PITCH]
+    place, stride = dims[arena.PREPARED_PITCH], activation_bytes(width)
+    mine = ready(
+        prepare, scratch, normed, width, width, n, prepared, place, stride, thread, threads, block
+    )
     first, last = share((width + LANES - 1) // LANES, thread, threads)
     for part in range(4):
         multiply(
@@ -62,8 +68,9 @@ def forward(
     barrier(block, threads)
     lap(thread, block, MIX)
 
-    for t in range(n):
-        prepare(scratch, wide + t * pitch, width, prepared, mine + t * stride)
+    mine = ready(
+        prepare, scratch, wide, pitch, width, n, prepared, place, stride, thread, threads, block
+    )
     multiply(
         weights, offsets[O], prepared, mine, stride, n, width, width, first, last,
         scratch, dims[arena.RESIDUAL], width, True,
@@ -95,7 +102,8 @@ def forward_paper(
     """
     width, channels = dims[arena.WIDTH], dims[arena.CHANNELS]
     w, wide, pitch = width // channels, dims[arena.WIDE], 4 * width
-    normed = dims[arena.NORMED] + thread * dims[arena.NORMED_PITCH]
+    reader = gather(n, thread, threads, block)
+    normed = dims[arena.NORMED] + reader * dims[arena.NORMED_PITCH]
     mine, stride = thread * dims[arena.PREPARED_PITCH], activation_bytes(w)
     first, last = share(channels, thread, threads)
     for channel in range(first, last):

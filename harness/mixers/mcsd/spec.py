@@ -67,6 +67,7 @@ VARIANTS = (
         state_values=state_values,
         calls=partial(calls, paper=True),
         source=SOURCE,
+        forward=lambda shape: "forward_paper",
         options={"paper": True},
     ),
 )
