@@ -7,6 +7,8 @@ What instruction sets do differently is in lowering.py and dots.py.
 
 from __future__ import annotations
 
+import itertools
+import secrets
 from collections.abc import Callable
 from typing import Any
 
@@ -14,12 +16,18 @@ import numpy as np
 from llvmlite import ir
 from numba import njit, types
 from numba.core import cgutils
+from numba.core.bytecode import FunctionIdentity
 from numba.core.errors import TypingError
 from numba.core.extending import intrinsic, models, register_model
 
 from kernels import dots, lowering
 from kernels.lowering import BYTE, FLOAT, HALF, INT, SHORT, call, constant, splat
 from kernels.lowering import LANES as LANES
+
+# The linker tells functions of one name and signature, such as those of a factory, by a number that
+# Numba counts from 1 in every process. Cached plans of two processes that meet in a third would run
+# each other's code, without a word; numbers that start anywhere do not meet.
+FunctionIdentity._unique_ids = itertools.count(secrets.randbits(60))
 
 TINY = np.float32(1e-30)  # vectors with no larger value than this are rounded to zero
 # Sums may be reordered and fused; NaN and infinity keep their meaning, so a bad value is seen.
