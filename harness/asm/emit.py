@@ -45,8 +45,6 @@ def emit(names: Sequence[str], features: str) -> Mapping[str, str]:
 
 def assemble(code: str, core: Core) -> str:
     """The assembly of `emit`'s code on a core, with LLVM's comments on loops."""
-    from numba.core.llvm_bindings import create_pass_builder  # noqa: PLC0415 - takes a second
-
     llvm.initialize_all_targets()
     llvm.initialize_all_asmprinters()
     first, _, rest = code.partition("\n")
@@ -60,9 +58,24 @@ def assemble(code: str, core: Core) -> str:
     for function in module.functions:
         if not function.is_declaration:
             function.linkage = "external" if function.name == entry else "internal"
-    builder = create_pass_builder(machine, opt=3, loop_vectorize=True)
-    builder.getModulePassManager().run(module, builder)
+    _optimise(module, machine)
     return str(machine.emit_assembly(module))
+
+
+def _optimise(module: llvm.ModuleRef, machine: llvm.TargetMachine) -> None:
+    """What Numba does to a finished module: inline, drop references counted in vain, optimise."""
+    from numba.core.codegen import _parse_refprune_flags  # noqa: PLC0415 - takes a second
+    from numba.core.llvm_bindings import create_pass_builder  # noqa: PLC0415
+
+    for level in (0, 3):
+        builder = create_pass_builder(machine, opt=level, loop_vectorize=level > 0)
+        passes = builder.getModulePassManager()
+        if level == 0:
+            passes.add_loop_rotate_pass()
+            passes.add_instruction_combine_pass()
+            passes.add_jump_threading_pass()
+        passes.add_refprune_pass(_parse_refprune_flags())
+        passes.run(module, builder)
 
 
 def main(folder: str, *names: str) -> None:
