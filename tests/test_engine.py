@@ -24,6 +24,7 @@ from harness.make import pack
 from harness.mixers.attention import spec as attention
 from harness.records import Recipe
 from harness.training.model import from_checkpoint
+from kernels import lowering
 from kernels.caches import KINDS
 from tests import models
 
@@ -408,7 +409,8 @@ def test_a_changed_kernel_or_cpu_path_gets_plans_of_its_own(tmp_path):
         changed = in_another_process(FINGERPRINT, cwd=tmp_path)
         assert changed != same, source
         same = changed
-    assert in_another_process(FINGERPRINT, cwd=tmp_path, EDGEWISE_PLAIN="1") != same
+    other = "0" if os.environ.get(lowering.PLAIN) == "1" else "1"
+    assert in_another_process(FINGERPRINT, cwd=tmp_path, EDGEWISE_PLAIN=other) != same
 
 
 def test_a_plan_that_cannot_be_written_is_one_clear_line(tmp_path, monkeypatch):

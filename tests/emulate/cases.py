@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 from pathlib import Path
 
@@ -14,6 +14,7 @@ import torch
 
 from harness import checkpoint as checkpoints
 from harness import plugins
+from harness.candidates import cache_of
 from harness.training.model import from_checkpoint
 from tests import models
 from tests.contract import settled
@@ -21,6 +22,7 @@ from tests.contract import settled
 SIZES = (1, 7, 33, 64)
 TOKENS = 20
 SEEDS = 2
+CACHE_RTOL = {"kvf16": 1e-3, "kvint8": 2e-2}  # what rounding keys and values costs a logit
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,11 +35,10 @@ class Case:
 
 
 def names() -> list[str]:
-    """Every kernel, then every format with every ffn over a layer of each mixer."""
-    stacks = [
-        f"{form}-{ffn}" for form in sorted(plugins.formats()) for ffn in sorted(plugins.ffns())
-    ]
-    return [*plugins.kernel_specs(), *stacks]
+    """Every kernel, every format with every ffn over a layer of each mixer, every smaller cache."""
+    forms, ffns = sorted(plugins.formats()), sorted(plugins.ffns())
+    stacks = [f"{form}-{ffn}" for ffn in ffns for form in forms]
+    return [*plugins.kernel_specs(), *stacks, *(f"f32-dense-{cache}" for cache in CACHE_RTOL)]
 
 
 def write(folder: Path, chosen: Sequence[str]) -> list[Case]:
@@ -60,17 +61,19 @@ def _kernel(folder: Path, name: str) -> Case:
 
 
 def engine(folder: Path, name: str, mixers: Sequence[str] = ()) -> Case:
-    """A stack of these mixers, or of one layer of each there is, named FORMAT-FFN."""
-    form, _, ffn = name.partition("-")
-    shape = models.shape(tuple(mixers or sorted(plugins.mixers())), ffn)
+    """FORMAT-FFN[-CACHE]: a stack of these mixers, or of a layer of each; attention for a cache."""
+    form, ffn, *caches = name.split("-")
+    chosen = mixers or (("attention",) if caches else tuple(sorted(plugins.mixers())))
+    cache = cache_of((form, *caches))
+    shape = replace(models.shape(tuple(chosen), ffn), cache=cache)
     checkpoint = models.checkpoint(shape, form)
     tokens = np.random.default_rng(0).integers(0, shape.vocabulary, TOKENS)
     with torch.no_grad():
         logits = from_checkpoint(checkpoint)(torch.from_numpy(tokens)[None])[0].numpy()
     checkpoints.save(checkpoint, folder / f"{name}.safetensors")
     arrays = {"tokens": tokens, "logits": logits}
-    facts = {"rtol": plugins.formats()[form].rtol, "mixers": shape.mixers}
-    return _save(folder, name, "engine", arrays, facts)
+    rtol = max(plugins.formats()[form].rtol, CACHE_RTOL.get(f"kv{cache}", 0.0))
+    return _save(folder, name, "engine", arrays, {"rtol": rtol, "mixers": shape.mixers})
 
 
 def _save(
