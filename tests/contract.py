@@ -107,6 +107,8 @@ def hands_on_a_nan(kernel, sizes):
             bad[i].reshape(-1)[element] = np.nan
             sets = (ran(kernel, sizes, given) for given in (clean, moved, bad))
             for plain, other, found in zip(*sets, strict=True):
+                if not np.issubdtype(found.dtype, np.floating):
+                    continue  # packed state holds no NaN one could see; what reads it does
                 depends = plain != other
                 assert np.isnan(found[depends]).all(), f"a NaN in array {i} at {element} is lost"
                 reached += int(depends.sum())
