@@ -162,7 +162,7 @@ def open_checkpoint(checkpoint: Checkpoint, room: int, threads: int, form: str =
         path = Path(folder) / "model.gguf"
         export.export(checkpoint, path)
         # A mapped file stays readable after its name is gone.
-        return LlamaCpp(path, room=room, threads=threads, cache=form or "f16")
+        return LlamaCpp(path, room=room, threads=threads, cache=form or checkpoint.shape.cache)
 
 
 def about() -> str:
@@ -215,7 +215,8 @@ SPEC = Engine(
     summary="llama.cpp, built for this machine, on the very levels of our weights",
     packages=("llama_cpp", "gguf"),
     forms={
-        "": "the ggml type of the checkpoint's format; keys and values in float16",
+        "": "the ggml types of the checkpoint's format and cache",
+        "f16": "the same, keys and values in float16",
         "int8": "the same, keys and values as Q8_0",
     },
     about=about,

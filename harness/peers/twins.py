@@ -82,11 +82,9 @@ def exported(candidate: str) -> Iterator[Exported]:
 
 
 @contextmanager
-def opened(
-    model: Exported, setup: Setup, threads: int, *, room: int, cache: str = "f16"
-) -> Iterator[Twins]:
+def opened(model: Exported, setup: Setup, threads: int, *, room: int) -> Iterator[Twins]:
     """Both engines on as many pinned threads. Raises Mismatch when their logits differ."""
-    cores = setup.cpus[:threads]
+    cores, cache = setup.cpus[:threads], model.checkpoint.shape.cache
 
     def start() -> LlamaCpp:
         session = LlamaCpp(model.path, room=room, threads=threads, cache=cache)
