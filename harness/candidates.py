@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,9 @@ from harness.records import Recipe, RopeScaling, Shape, Tensor
 
 ZOO = Path(__file__).parent / "zoo"
 SELECTIVE_ACTIVE = 0.5  # the budget a selective ffn aims at unless told otherwise
+# Neurons a selective ffn switches at once in models too large to be trained here: as many as make
+# a jump in memory cheap, see `edgewise peers selective`. In small ones a choice should be finer.
+LARGE_GROUP = 128
 CACHES: dict[str, Literal["f32", "f16", "int8"]] = {
     "kvf32": "f32",
     "kvf16": "f16",
@@ -172,6 +176,7 @@ def _read(size: str) -> dict[str, Any]:
 
 
 def _shape(raw: Mapping[str, Any], mixer: str, ffn: str) -> Shape:
+    large = ffn == "selective" and not raw["trained"]
     return Shape(
         vocabulary=raw["vocabulary"],
         width=raw["width"],
@@ -184,8 +189,15 @@ def _shape(raw: Mapping[str, Any], mixer: str, ffn: str) -> Shape:
         head_width=raw["head_width"],
         channels=raw["channels"],
         context=raw["context"],
+        group=_group(raw["hidden"][mixer]) if large else 32,
         tied=raw.get("tied", False),
         rope_base=raw.get("rope_base", 10000.0),
         rope_scaling=RopeScaling(**raw["rope_scaling"]) if "rope_scaling" in raw else None,
         norm_epsilon=raw.get("norm_epsilon", 1e-5),
     )
+
+
+def _group(hidden: int) -> int:
+    """The multiple of 32 nearest to LARGE_GROUP, by ratio, that divides an ffn's width."""
+    fit = [w for w in range(32, hidden + 1, 32) if hidden % w == 0] or [32]
+    return min(fit, key=lambda w: abs(math.log(w / LARGE_GROUP)))

@@ -136,6 +136,7 @@ class Tensor:
     parts, axis: the engine lays it out as that many matrices, cut along that axis
     record: tensors of a layer with this name and as many parts are laid out part by part: the
         first part of each, then the second of each...; they follow each other in the spec
+    transposed: one that is not packed is laid out column by column
     """
 
     name: str
@@ -144,6 +145,7 @@ class Tensor:
     parts: int = 1
     axis: Literal[0, 1] = 0
     record: str = ""
+    transposed: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

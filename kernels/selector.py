@@ -8,7 +8,8 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from kernels.simd import OPTIONS
+from kernels import simd
+from kernels.simd import LANES, OPTIONS
 from kernels.spec import Argument, Array, Cost, Kernel, Sizes
 
 
@@ -28,18 +29,41 @@ def score(
     scores: Array,
     to: int,
 ) -> None:
-    """Write g scores of x[at:at+k] to scores[to:to+g]; inner[inner_to:][:r] is scratch."""
-    source = x[at : at + k]
-    for j in range(r):
-        row, total = weights[inner_at + j * k : inner_at + j * k + k], np.float32(0.0)
+    """Write g scores of x[at:at+k] to scores[to:to+g]; inner[inner_to:][:r] is scratch.
+
+    inner_at: A (r,k); outer_at: B transposed, (r,g); bias_at: (g,); all in `weights`.
+    """
+    for j in range(0, r // 4 * 4, 4):
+        _four(x, at, k, weights, inner_at + j * k, inner, inner_to + j)
+    for j in range(r // 4 * 4, r):
+        row, source, total = weights[inner_at + j * k :][:k], x[at : at + k], np.float32(0.0)
         for i in range(k):
             total += row[i] * source[i]
         inner[inner_to + j] = total
-    for j in range(g):
-        total = weights[bias_at + j]
-        for i in range(r):
-            total += weights[outer_at + j * r + i] * inner[inner_to + i]
-        scores[to + j] = total
+    out = scores[to : to + g]
+    out[:] = weights[bias_at : bias_at + g]
+    for j in range(r):
+        factor, column = inner[inner_to + j], weights[outer_at + j * g :][:g]
+        for i in range(g):
+            out[i] += factor * column[i]
+
+
+@njit(**OPTIONS)
+def _four(x: Array, at: int, k: int, weights: Array, row: int, out: Array, to: int) -> None:
+    """Four rows at once: as many streams of memory as there are sums."""
+    whole = k // LANES * LANES
+    a0 = a1 = a2 = a3 = simd.splat_f32(np.float32(0.0))
+    for i in range(0, whole, LANES):
+        v, p = simd.load_f32(x, at + i), row + i
+        a0 = simd.fma(simd.load_f32(weights, p), v, a0)
+        a1 = simd.fma(simd.load_f32(weights, p + k), v, a1)
+        a2 = simd.fma(simd.load_f32(weights, p + 2 * k), v, a2)
+        a3 = simd.fma(simd.load_f32(weights, p + 3 * k), v, a3)
+    out[to], out[to + 1] = simd.sum_f32(a0), simd.sum_f32(a1)
+    out[to + 2], out[to + 3] = simd.sum_f32(a2), simd.sum_f32(a3)
+    for i in range(whole, k):
+        for j in range(4):
+            out[to + j] += weights[row + j * k + i] * x[at + i]
 
 
 @njit(**OPTIONS)
@@ -62,7 +86,7 @@ def reference(sizes: Sizes, x: Array, weights: Array) -> tuple[Array, ...]:
 
     k, r, g = sizes["k"], sizes["r"], sizes["g"]
     values = torch.from_numpy(weights).double()
-    A, B, bias = values[: r * k].view(r, k), values[r * k : -g].view(g, r), values[-g:]
+    A, B, bias = values[: r * k].view(r, k), values[r * k : -g].view(r, g).T, values[-g:]
     return ((torch.from_numpy(x).double() @ A.T @ B.T + bias).numpy(),)
 
 

@@ -93,6 +93,15 @@ def test_widths_are_multiples_of_32(size, mixer, ffn):
     assert shape.head_width % 2 == 0
 
 
+def test_large_models_switch_large_groups_and_recipes_without_choice_keep_their_names():
+    groups = {
+        name: candidates.parse(name).shape.group
+        for name in ("mcsd+selective:nano", "mcsd+selective:500m", "mcsd-paper+selective:110m",
+                     "mcsd:500m")
+    }  # fmt: skip
+    assert list(groups.values()) == [32, 128, 96, 32]
+
+
 def test_parameters_are_those_that_pytorch_counts():
     from harness.training.model import Model
 

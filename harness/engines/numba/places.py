@@ -37,7 +37,8 @@ def place_tensors(
     small_at = values[0].size
     for name, tensor in specs.items():
         if not tensor.packed:
-            array = stored(checkpoint, name, tensor)[""].astype(np.float32).reshape(-1)
+            array = stored(checkpoint, name, tensor)[""].astype(np.float32)
+            array = (array.T if tensor.transposed else array).reshape(-1)
             places[name], ends[name] = small_at, small_at + array.size
             values.append(array)
             small_at += array.size

@@ -55,22 +55,29 @@ def forward(
     count = selective_ffn.choose(scratch, scores, n, g, scratch, table)
     begin, end = share(selective_ffn.units(scratch, table, g, count, w), thread, threads)
     first, last = share((width + LANES - 1) // LANES, thread, threads)
-    spare = mine + n * stride
-    # where the rows of `down` that this thread adds begin, in the next group
-    pitch, step = (offsets[GATE_END] - offsets[GATE]) // g, activation_bytes(w)
+    spare, step = mine + n * stride, activation_bytes(w)
+    pitch = (offsets[GATE_END] - offsets[GATE]) // g
+    # about where the rows of `down` begin that this thread adds, when others add the rest
+    rows = (pitch + offsets[GATE] - offsets[DOWN]) * first // ((width + LANES - 1) // LANES)
     for turn in range(2 if threads > 1 else 1):
         for c in range(count):
             record = int(scratch[table + c]) * pitch
+            after = int(scratch[table + c + 1]) * pitch if c + 1 < count else -1
             if turn == 0:
+                following = -1  # alone, a thread goes on with this group's `down`
+                if threads > 1 and int(scratch[table + g + c + 1]) * (w // LANES) < end:
+                    following = offsets[GATE] + after
+                elif threads > 1:
+                    following = offsets[DOWN] + int(scratch[table]) * pitch + rows
                 selective_ffn.gather(
                     multiply, weights, offsets[GATE] + record, offsets[UP] + record, prepared,
-                    mine, stride, spare, n, width, g, w, scratch, table, c, begin, end,
+                    mine, stride, spare, n, width, g, w, scratch, table, c, begin, end, following,
                     scratch, wide,
                 )  # fmt: skip
             if turn == 1 or threads == 1:
                 following = -1
-                if c + 1 < count:
-                    following = offsets[GATE] + int(scratch[table + c + 1]) * pitch
+                if after >= 0:
+                    following = after + (offsets[GATE] if threads == 1 else offsets[DOWN] + rows)
                 selective_ffn.scatter(
                     prepare, multiply, weights, offsets[DOWN] + record, following, scratch, wide,
                     prepared, spare + n * stride, step, n, g, w, width, scratch, table, c,

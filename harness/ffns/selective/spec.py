@@ -17,7 +17,7 @@ def tensors(shape: Shape) -> tuple[Tensor, ...]:
         Tensor("up", (shape.hidden, shape.width), parts=groups, record="group"),
         Tensor("down", (shape.width, shape.hidden), parts=groups, axis=1, record="group"),
         Tensor("selector_in", (shape.selector_rank, shape.width), packed=False),
-        Tensor("selector_out", (groups, shape.selector_rank), packed=False),
+        Tensor("selector_out", (groups, shape.selector_rank), packed=False, transposed=True),
         Tensor("selector_bias", (groups,), packed=False),
     )
 
@@ -33,8 +33,9 @@ def calls(shape: Shape, tokens: int, active: float) -> tuple[Call, ...]:
         weight_bytes=4 * sum(_size(t) for t in selector),
     )
     hidden = round(active * shape.hidden)
-    # a prompt's tokens choose different groups, so together they read nearly all of them
-    share = active if tokens == 1 else 1 - (1 - active) ** min(tokens, 64)
+    # a group is read once for all tokens that chose it; as if each token chose for itself, which
+    # reads most: tokens that are alike choose alike
+    share = 1 - (1 - active) ** tokens
     glu = Call(
         kernel="glu",
         sizes={"n": tokens, "m": max(1, hidden)},
