@@ -104,6 +104,14 @@ def high_nibbles(builder: Any, x: Any) -> Any:
     return low_nibbles(builder, builder.bitcast(shifted, BYTES))
 
 
+def unfold_nibbles(builder: Any, folded: Any) -> Any:
+    """32 bytes -> 64 of 0..15, the lower half of each first."""
+    shorts = ir.VectorType(SHORT, 32)
+    wide = builder.zext(folded, shorts)
+    both = builder.or_(wide, builder.shl(wide, constant(shorts, 4)))
+    return builder.bitcast(builder.and_(both, constant(shorts, 0x0F0F)), BYTES)
+
+
 def quad(builder: Any, at: Any, j: int) -> Any:
     """Bytes 4j..4j+3 of the sixteen at a byte pointer, in every lane.
 

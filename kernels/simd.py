@@ -20,7 +20,7 @@ from numba.core.bytecode import FunctionIdentity
 from numba.core.errors import TypingError
 from numba.core.extending import intrinsic, models, register_model
 
-from kernels import dots, lowering
+from kernels import dots, expand, lowering
 from kernels.lowering import BYTE, FLOAT, HALF, INT, SHORT, call, constant, splat
 from kernels.lowering import LANES as LANES
 
@@ -190,6 +190,42 @@ def prefetch(typing_context, array, index):  # type: ignore[no-untyped-def]  # n
 
     return types.void(array, types.intp), generate
 
+
+def _expander(result: Any, absent: Any, convert: Callable[[Any, Any], Any] | None = None) -> Any:
+    """expand(array, index, mask): values stored in a row at array[index], in the lanes of a mask.
+
+    mask: int64, of which the lowest bits count, one a lane; other lanes are `absent`.
+    """
+
+    @intrinsic
+    def load(typing_context, array, index, mask):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+            at = _pointer(context, builder, signature.args[0], args[0], args[1])
+            value = expand.expand(builder, builder.bitcast(at, BYTE.as_pointer()), args[2], absent)
+            return convert(builder, value) if convert else value
+
+        return result(array, types.intp, types.int64), generate
+
+    return load
+
+
+expand_f32 = _expander(F32, ir.Constant(F32.llvm, None))
+expand_f16 = _expander(  # sixteen float16 widened to float32
+    F32,
+    ir.Constant(ir.VectorType(SHORT, LANES), None),
+    lambda b, v: lowering.half_to_float(b, b.bitcast(v, ir.VectorType(HALF, LANES))),
+)
+expand_biased = _expander(BYTES, constant(BYTES.llvm, 128))  # bytes plus 128, so that 128 is zero
+expand_nibbles = _operation(  # of 64 bytes in a row; 8 is zero
+    BYTES,
+    (BYTES, types.int64),
+    lambda b, v, m: expand.expand_register(b, v, m, constant(BYTES.llvm, 8)),
+)
+load_nibbles = _loader(  # 64 of them, the lower half of a byte first
+    BYTES, ir.VectorType(BYTE, 32), lowering.unfold_nibbles
+)
+peek_i64 = _loader(types.int64, ir.IntType(64))
+count_ones = _operation(types.int64, (types.int64,), expand.count_ones)
 
 # ---- arithmetic ----------------------------------------------------------------------------
 

@@ -1,164 +1,195 @@
-"""y = W x where only the weights that are not zero are stored, row by row.
+"""Y = X W^T where only the weights that are not zero are stored, in float32. Layout: see sparse.py.
 
-Sizes: m rows, k columns (at most 65535), z stored weights. One stream:
-
-    | starts int32 (m+1) | columns uint16 (z, padded to an even number) | values float32 (z) |
-
-Each weight costs 6 bytes and a gather, so this beats a dense format only when most are zero.
+head of a block: | mask of columns 0..3 | mask of columns 4..7 | ...   bit 16*j + r: row r
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 from numba import njit
 
-from kernels import simd
+from kernels import floats, simd
 from kernels.floats import activation_bytes, prepare
 from kernels.simd import LANES, OPTIONS
-from kernels.spec import Argument, Array, Cost, Kernel, Sizes
+from kernels.sparse import (
+    MASK,
+    QUAD,
+    SPARE,
+    Storage,
+    assemble,
+    by_column,
+    masks_of,
+    places,
+    product,
+    scattered,
+    stored_of,
+    table_bytes,
+)
+from kernels.spec import Array
 
-__all__ = ["activation_bytes", "lookup", "multiply", "prepare"]
+
+def layout_values(stored: Array, values: Array) -> Array:
+    """stored (m,k) bool, values (m,k) of 2 or 4 bytes each -> the stream, uint8."""
+    where, lanes = by_column(stored), by_column(values)
+    masks = masks_of(where)
+    sizes = where.sum((1, 2)) * values.itemsize
+    packed = lanes[where].view(np.uint8)
+    return assemble(masks.reshape(masks.shape[0], -1), sizes, packed, packed.size)
 
 
-def layout(starts: Array, columns: Array, values: Array) -> Array:
-    """starts (m+1,), columns (z,), values (z,) -> the stream (layout_bytes(m,z),) uint8."""
-    even = np.zeros(columns.size + columns.size % 2, np.uint16)
-    even[: columns.size] = columns
-    parts = (starts.astype(np.int32), even, values.astype(np.float32))
-    return np.concatenate([part.view(np.uint8) for part in parts])
+def values_of(stream: Array, dtype: type[np.generic], m: int, k: int) -> Array:
+    """The stream back as (m,k) values of `dtype`, zeros filled in."""
+    blocks, quads, start = -(-m // LANES), -(-k // QUAD), table_bytes(m)
+    heads = stream[start : start + blocks * quads * MASK].reshape(blocks, quads, MASK)
+    stored = stored_of(heads)
+    rest = stream[start + heads.size :]
+    lanes = np.zeros(stored.shape, dtype)
+    size = int(stored.sum()) * np.dtype(dtype).itemsize
+    lanes[stored] = np.ascontiguousarray(rest[:size]).view(dtype)
+    rows = lanes.reshape(blocks, quads, QUAD, LANES).transpose(0, 3, 1, 2)
+    return rows.reshape(blocks * LANES, -1)[:m, :k]
 
 
-def layout_bytes(m: int, z: int) -> int:
-    return 4 * (m + 1) + 2 * (z + z % 2) + 4 * z
+def stream_bytes(m: int, k: int, z: int, size: int) -> int:
+    heads = -(-m // LANES) * -(-k // QUAD) * MASK
+    return int(table_bytes(m)) + heads + z * size + SPARE
+
+
+def float_product(expand: Any, size: int) -> Callable[..., None]:
+    """`multiply` with n vectors, for values of `size` bytes that `expand` spreads and widens."""
+
+    @njit(**OPTIONS)
+    def multiply(
+        weights: Array,
+        start: int,
+        activations: Array,
+        at: int,
+        stride: int,
+        n: int,
+        k: int,
+        m: int,
+        first: int,
+        last: int,
+        out: Array,
+        to: int,
+        pitch: int,
+        accumulate: bool,
+    ) -> None:
+        """Row blocks first..last of W for n vectors; the same call as matmul_f32.multiply."""
+        head = (k + QUAD - 1) // QUAD * MASK
+        for block in range(first, last):
+            masks, values = places(weights, start, m, head, block)
+            rows, y = m - block * LANES, to + block * LANES
+            for t in range(0, n // 4 * 4, 4):
+                x, z = at + t * stride, y + t * pitch
+                a, b, c, d = _four(weights, masks, values, activations, x, stride, k)
+                simd.finish(a, out, z, rows, accumulate)
+                simd.finish(b, out, z + pitch, rows, accumulate)
+                simd.finish(c, out, z + 2 * pitch, rows, accumulate)
+                simd.finish(d, out, z + 3 * pitch, rows, accumulate)
+            for t in range(n // 4 * 4, n):
+                total = _one(weights, masks, values, activations, at + t * stride, k)
+                simd.finish(total, out, y + t * pitch, rows, accumulate)
+
+    @njit(**OPTIONS)
+    def _one(
+        weights: Array, masks: int, values: int, activations: Array, x: int, k: int
+    ) -> simd.Vector:
+        a0 = a1 = a2 = a3 = simd.splat_f32(np.float32(0.0))
+        p = values
+        whole = k // QUAD * QUAD
+        for i in range(0, whole, QUAD):
+            mask, q = simd.peek_i64(weights, masks + 2 * i), x + 4 * i
+            p0 = p + size * simd.count_ones(mask & 0xFFFF)
+            p1 = p + size * simd.count_ones(mask & 0xFFFFFFFF)
+            p2 = p + size * simd.count_ones(mask & 0xFFFFFFFFFFFF)
+            a0 = simd.fma(expand(weights, p, mask), _x(activations, q), a0)
+            a1 = simd.fma(expand(weights, p0, mask >> 16), _x(activations, q + 4), a1)
+            a2 = simd.fma(expand(weights, p1, mask >> 32), _x(activations, q + 8), a2)
+            a3 = simd.fma(expand(weights, p2, mask >> 48), _x(activations, q + 12), a3)
+            p += size * simd.count_ones(mask)
+        if whole < k:  # an x past the end is not ours to read
+            mask = simd.peek_i64(weights, masks + 2 * whole)
+            for i in range(whole, k):
+                a0 = simd.fma(expand(weights, p, mask), _x(activations, x + 4 * i), a0)
+                p += size * simd.count_ones(mask & 0xFFFF)
+                mask >>= 16
+        return simd.add(simd.add(a0, a1), simd.add(a2, a3))
+
+    @njit(**OPTIONS)
+    def _four(
+        weights: Array, masks: int, values: int, activations: Array, x: int, stride: int, k: int
+    ) -> tuple[simd.Vector, simd.Vector, simd.Vector, simd.Vector]:
+        a = b = c = d = simd.splat_f32(np.float32(0.0))
+        p = values
+        for i in range(k):
+            mask = simd.peek_i64(weights, masks + 2 * (i // QUAD * QUAD)) >> 16 * (i % QUAD)
+            w, q = expand(weights, p, mask), x + 4 * i
+            a = simd.fma(w, _x(activations, q), a)
+            b = simd.fma(w, _x(activations, q + stride), b)
+            c = simd.fma(w, _x(activations, q + 2 * stride), c)
+            d = simd.fma(w, _x(activations, q + 3 * stride), d)
+            p += size * simd.count_ones(mask & 0xFFFF)
+        return a, b, c, d
+
+    return multiply
 
 
 @njit(**OPTIONS)
-def multiply(
-    weights: Array,
-    start: int,
-    activations: Array,
-    at: int,
-    stride: int,
-    n: int,
-    k: int,
-    m: int,
-    first: int,
-    last: int,
-    out: Array,
-    to: int,
-    pitch: int,
-    accumulate: bool,
-) -> None:
-    """Rows 16*first..16*last of W for n float32 vectors; the same call as matmul_f32.multiply."""
-    stored = simd.peek_i32(weights, start + 4 * m)
-    columns = start + 4 * (m + 1)
-    values = columns + 2 * (stored + stored % 2)
-    starts = weights[start:columns].view(np.int32)
-    column = weights[columns:values].view(np.uint16)
-    value = weights[values : values + 4 * stored].view(np.float32)
-    for t in range(n):
-        x = activations[at + t * stride : at + t * stride + 4 * k].view(np.float32)
-        y = out[to + t * pitch : to + t * pitch + m]
-        for row in range(first * LANES, min(last * LANES, m)):
-            y[row] = _row(value, column, x, starts[row], starts[row + 1]) + (
-                y[row] if accumulate else np.float32(0.0)
-            )
+def _x(activations: Array, at: int) -> simd.Vector:
+    return simd.splat_f32(simd.peek_f32(activations, at))
 
 
-@njit(**OPTIONS)
-def _row(value: Array, column: Array, x: Array, first: int, last: int) -> np.float32:
-    """Stored weights first..last against x; four sums, so that additions need not wait."""
-    v, c = value[first:last], column[first:last]  # counted from 0, no index can be negative
-    a0 = a1 = a2 = a3 = np.float32(0.0)
-    fours = v.size // 4
-    for p in range(fours):
-        a0 += v[4 * p] * x[c[4 * p]]
-        a1 += v[4 * p + 1] * x[c[4 * p + 1]]
-        a2 += v[4 * p + 2] * x[c[4 * p + 2]]
-        a3 += v[4 * p + 3] * x[c[4 * p + 3]]
-    for p in range(4 * fours, v.size):
-        a0 += v[p] * x[c[p]]
-    return a0 + a1 + a2 + a3
+def float_lookup(expand: Any, size: int) -> Callable[..., None]:
+    """`lookup`, for values of `size` bytes that `expand` spreads and widens."""
+
+    @njit(**OPTIONS)
+    def lookup(weights: Array, start: int, k: int, row: int, m: int, out: Array, to: int) -> None:
+        """Write row `row` of W to out[to:to+k]: an embedding."""
+        head = (k + QUAD - 1) // QUAD * MASK
+        masks, p = places(weights, start, m, head, row // LANES)
+        for i in range(k):
+            mask = simd.peek_i64(weights, masks + 2 * (i // QUAD * QUAD)) >> 16 * (i % QUAD)
+            out[to + i] = simd.lane(expand(weights, p, mask), row % LANES)
+            p += size * simd.count_ones(mask & 0xFFFF)
+
+    return lookup
 
 
-@njit(**OPTIONS)
-def lookup(weights: Array, start: int, k: int, row: int, m: int, out: Array, to: int) -> None:
-    """Write row `row` of W to out[to:to+k]: an embedding."""
-    stored = simd.peek_i32(weights, start + 4 * m)
-    columns = start + 4 * (m + 1)
-    values = columns + 2 * (stored + stored % 2)
-    for i in range(k):
-        out[to + i] = np.float32(0.0)
-    first, last = (
-        simd.peek_i32(weights, start + 4 * row),
-        simd.peek_i32(weights, start + 4 * row + 4),
-    )
-    for p in range(first, last):
-        column = np.int32(weights[columns + 2 * p]) + np.int32(weights[columns + 2 * p + 1]) * 256
-        out[to + column] = simd.peek_f32(weights, values + 4 * p)
+def layout(stored: Array, values: Array) -> Array:
+    """stored (m,k) bool, values (m,k) -> the stream, uint8."""
+    return layout_values(stored, values.astype(np.float32))
 
 
-@njit(**OPTIONS)
-def run(weights: Array, x: Array, activations: Array, y: Array, first: int, last: int) -> None:
-    k, m = x.size, y.size
-    prepare(x, 0, k, activations, 0)
-    multiply(weights, 0, activations, 0, 0, 1, k, m, first, last, y, 0, 0, False)
-
-
-def inputs(sizes: Sizes, rng: np.random.Generator) -> tuple[Array, ...]:
-    m, k, z = sizes["m"], sizes["k"], sizes["z"]
-    places = np.sort(rng.choice(m * k, z, replace=False))
-    starts = np.concatenate([[0], np.cumsum(np.bincount(places // k, minlength=m))])
-    values = rng.standard_normal(z)
-    return layout(starts, (places % k).astype(np.uint16), values), rng.standard_normal(k).astype(
-        np.float32
-    )
+def layout_bytes(m: int, k: int, z: int) -> int:
+    return stream_bytes(m, k, z, 4)
 
 
 def unpack(stream: Array, m: int, k: int) -> Array:
     """The stream back as (m,k) float32, zeros filled in."""
-    starts = stream[: 4 * (m + 1)].view(np.int32)
-    z = int(starts[-1])
-    rest = stream[4 * (m + 1) :]
-    columns = rest[: 2 * z].view(np.uint16)
-    values = rest[2 * (z + z % 2) :].view(np.float32)
-    weights = np.zeros((m, k), np.float32)
-    weights[np.repeat(np.arange(m), np.diff(starts)), columns] = values
-    return weights
+    return values_of(stream, np.float32, m, k)
 
 
-def reference(sizes: Sizes, stream: Array, x: Array) -> tuple[Array, ...]:
-    import torch
-
-    weights = torch.from_numpy(unpack(stream, sizes["m"], sizes["k"])).double()
-    return ((weights @ torch.from_numpy(x).double()).numpy(),)
+def draw(m: int, k: int, z: int, rng: np.random.Generator) -> Array:
+    return layout(scattered(m, k, z, rng), rng.standard_normal((m, k)))
 
 
-def cost(sizes: Sizes) -> Cost:
-    m, k, z = sizes["m"], sizes["k"], sizes["z"]
-    return Cost(operations=2 * z, moved_bytes=layout_bytes(m, z) + 4 * (m + k))
+multiply = float_product(simd.expand_f32, 4)
+lookup = float_lookup(simd.expand_f32, 4)
 
-
-SPEC = Kernel(
-    name="sparse_matvec",
-    arguments=(
-        Argument("weights", "input", np.uint8, (lambda s: layout_bytes(s["m"], s["z"]),)),
-        Argument("x", "input", np.float32, ("k",)),
-        Argument("activations", "scratch", np.uint8, (lambda s: 4 * s["k"],)),
-        Argument("y", "output", np.float32, ("m",)),
+SPEC = product(
+    "sparse_matvec",
+    Storage(
+        draw=draw,
+        unpack=unpack,
+        layout_bytes=layout_bytes,
+        activation_bytes=activation_bytes,
+        prepare=prepare,
+        multiply=multiply,
+        rounded=floats.rounded,
+        source="bitmap storage of sparse blocks; sixteen rows abreast is ours",
     ),
-    example={"m": 40, "k": 50, "z": 900},
-    inputs=inputs,
-    items=lambda s: -(-s["m"] // LANES),
-    run=run,
-    reference=reference,
-    cost=cost,
-    rtol=1e-5,
-    nan="undefined",  # a NaN under a weight that is not stored is not read
-    source="compressed sparse rows",
-    settle=lambda s: {
-        **s,
-        "k": min(s["k"], 65535),
-        "z": min(s["z"], s["m"] * min(s["k"], 65535)),
-    },
 )

@@ -34,9 +34,10 @@ FORMATS, FFNS = sorted(plugins.formats()), sorted(plugins.ffns())
 
 
 def stacks():
-    """Every mixer with every ffn in float32; every other format on one of them."""
+    """Every mixer with every ffn in float32; one format of every other kernel on one of them."""
+    kernels = {plugins.formats()[form].kernel: form for form in reversed(FORMATS)}
     for j, mixer in enumerate(sorted(plugins.mixers())):
-        for i, form in enumerate(FORMATS):
+        for i, form in enumerate(sorted(kernels.values())):
             if form == "f32":
                 wanted = FFNS
             else:  # compiling a plan takes seconds

@@ -19,6 +19,9 @@ from kernels import (
     matvec_int8,
     matvec_int8g32,
     sparse_matvec,
+    sparse_matvec_f16,
+    sparse_matvec_int4,
+    sparse_matvec_int8,
     spec,
 )
 
@@ -26,23 +29,18 @@ FORMATS = plugins.formats()
 EVERY = [pytest.param(f, id=name) for name, f in FORMATS.items()]
 SHAPES = [(1, 1), (7, 33), (33, 7), (16, 32), (64, 96), (3, 100)]
 UNPACK_STREAM = {
-    "f32": matvec_f32.unpack,
-    "f16": matvec_f16.unpack,
-    "bf16": matvec_bf16.unpack,
-    "int8": matvec_int8.unpack,
-    "int8g32": matvec_int8g32.unpack,
-    "int4": matvec_int4.unpack,
-    "sparse50": sparse_matvec.unpack,
+    "matmul_f32": matvec_f32.unpack,
+    "matmul_f16": matvec_f16.unpack,
+    "matmul_bf16": matvec_bf16.unpack,
+    "matmul_int8": matvec_int8.unpack,
+    "matmul_int8g32": matvec_int8g32.unpack,
+    "matmul_int4": matvec_int4.unpack,
+    "sparse_matvec": sparse_matvec.unpack,
+    "sparse_matvec_f16": sparse_matvec_f16.unpack,
+    "sparse_matvec_int8": sparse_matvec_int8.unpack,
+    "sparse_matvec_int4": sparse_matvec_int4.unpack,
 }
-MATVEC = {
-    "f32": matvec_f32.SPEC,
-    "f16": matvec_f16.SPEC,
-    "bf16": matvec_bf16.SPEC,
-    "int8": matvec_int8.SPEC,
-    "int8g32": matvec_int8g32.SPEC,
-    "int4": matvec_int4.SPEC,
-    "sparse50": sparse_matvec.SPEC,
-}
+SPARSE = [pytest.param(f, id=name) for name, f in FORMATS.items() if f.density < 1]
 
 
 def matrix(rows: int, columns: int, seed: int = 0) -> Array:
@@ -61,10 +59,17 @@ def product(form, weights, x):
     """W x by the format's kernel for one vector, on the stream the engine would read."""
     stream = form.layout(form.pack(weights), weights.shape)
     sizes = dict(zip("mk", weights.shape, strict=True))
-    if form.name == "sparse50":
-        sizes["z"] = sparse50.kept(*weights.shape)
-    (y,) = spec.call(MATVEC[form.name], sizes, stream, x)
+    if form.density < 1:
+        sizes |= {"n": 1, "z": kept(form, weights.shape)}
+        (y,) = spec.call(plugins.kernel_specs()[form.kernel], sizes, stream, x[None])
+        return y[0]
+    single = form.kernel.replace("matmul", "matvec")
+    (y,) = spec.call(plugins.kernel_specs()[single], sizes, stream, x)
     return y
+
+
+def kept(form, shape):
+    return sparse50.kept(*shape, percent=round(100 * (1 - form.density)))
 
 
 # ---- what comes back ----------------------------------------------------------------------------
@@ -112,14 +117,25 @@ def test_int4_is_off_by_at_most_a_step_of_its_group(rows, columns, seed, size):
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_sparse50_keeps_the_larger_half_as_it_was(shape):
+@pytest.mark.parametrize("form", SPARSE)
+def test_a_sparse_format_keeps_the_larger_weights_as_its_base_rounds_them(form, shape):
     weights = matrix(*shape)
-    back = there_and_back(sparse50.SPEC, weights)
-    gone = back == 0
-    np.testing.assert_array_equal(back[~gone], weights[~gone])
-    assert gone.sum() >= weights.size // 2
-    if gone.any() and not gone.all():
-        assert np.abs(weights[gone]).max() <= np.abs(weights[~gone]).min()
+    back = there_and_back(form, weights)
+    count = kept(form, shape)
+    assert (back != 0).sum() <= count
+    stored = np.sort(np.abs(weights).reshape(-1))[weights.size - count :]
+    least = stored[0] if count else np.inf
+    assert (back[np.abs(weights) < least] == 0).all()
+    base = FORMATS[form.name[len("sparse50") :] or "f32"]
+    alone = there_and_back(base, np.where(np.abs(weights) > least, weights, 0))
+    larger = np.abs(weights) > least
+    if base.name != "int4" or larger.sum() == count:  # a tie may be what sets a group's scale
+        np.testing.assert_array_equal(back[larger], alone[larger])
+
+
+def test_of_equal_weights_the_first_are_kept():
+    assert sparse50.larger(np.ones((2, 4)), 5).tolist() == [[True] * 4, [True] + [False] * 3]
+    assert not sparse50.larger(np.ones((2, 4)), 0).any()
 
 
 @pytest.mark.parametrize("form", EVERY)
@@ -155,7 +171,7 @@ def test_the_stream_holds_exactly_what_was_packed(form, shape):
     assert stream.dtype == np.uint8
     assert stream.shape == (form.layout_bytes(*shape),)
     np.testing.assert_array_equal(
-        UNPACK_STREAM[form.name](stream, *shape), there_and_back(form, weights)
+        UNPACK_STREAM[form.kernel](stream, *shape), there_and_back(form, weights)
     )
 
 
@@ -163,8 +179,10 @@ def test_the_stream_holds_exactly_what_was_packed(form, shape):
 def test_a_format_says_how_many_bits_it_takes(form):
     rows, columns = 512, 1024
     bits = 8 * sum(a.nbytes for a in form.pack(matrix(rows, columns)).values()) / (rows * columns)
-    assert bits == pytest.approx(form.bits, rel=0.01)
-    assert 8 * form.layout_bytes(rows, columns) / (rows * columns) == pytest.approx(bits, rel=0.01)
+    assert bits == pytest.approx(form.bits, rel=0.01, abs=0.06)
+    assert 8 * form.layout_bytes(rows, columns) / (rows * columns) == pytest.approx(
+        bits, rel=0.01, abs=0.09
+    )
 
 
 @pytest.mark.parametrize("form", EVERY)
@@ -180,7 +198,7 @@ def test_a_cut_is_a_slice_of_the_whole(form):
         part = form.cut(arrays, rows, columns)
         np.testing.assert_array_equal(form.unpack(part, wanted.shape), wanted)
         stream = form.layout(part, wanted.shape)
-        np.testing.assert_array_equal(UNPACK_STREAM[form.name](stream, *wanted.shape), wanted)
+        np.testing.assert_array_equal(UNPACK_STREAM[form.kernel](stream, *wanted.shape), wanted)
 
 
 def test_int4_refuses_a_cut_inside_a_group():
@@ -198,14 +216,15 @@ def test_arrays_of_another_shape_make_no_stream(form):
 
 @pytest.mark.parametrize(
     ("part", "change"),
-    [("starts", lambda a: a[::-1]), ("starts", lambda a: a[:-1]), ("columns", lambda a: a[:-1]),
-     ("columns", lambda a: a + np.uint16(50)), ("", lambda a: a[:-1])],
+    [("stored", lambda a: a | 1), ("stored", lambda a: a[:, :-1]), ("stored", lambda a: a[1:]),
+     ("", lambda a: a[:-1])],
 )  # fmt: skip
-def test_sparse_arrays_that_would_reach_outside_make_no_stream(part, change):
-    arrays = dict(sparse50.pack(matrix(20, 64)))
+@pytest.mark.parametrize("form", SPARSE)
+def test_sparse_arrays_that_would_reach_outside_make_no_stream(form, part, change):
+    arrays = dict(form.pack(matrix(20, 64)))
     arrays[part] = np.ascontiguousarray(change(arrays[part]))
-    with pytest.raises(ValueError, match=r"fit together|outside"):
-        sparse50.layout(arrays, (20, 64))
+    with pytest.raises(ValueError, match=r"do not fit|do not make"):
+        form.layout(arrays, (20, 64))
 
 
 # ---- the product ------------------------------------------------------------------------------

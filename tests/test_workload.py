@@ -58,7 +58,9 @@ def test_a_decoded_token_reads_every_matrix_once(mixer):
 def test_a_format_takes_its_bits(form):
     plain, packed = built("attention:110m", "tg64"), built(f"attention:110m@{form}", "tg64")
     bits = plugins.formats()[form].bits
-    assert packed.weight_bytes / plain.weight_bytes == pytest.approx(bits / 32, rel=0.01)
+    # scales of rows, and half bytes that the masks of sparse int4 lose
+    near = pytest.approx(bits / 32, rel=0.01, abs=0.06 / 32)
+    assert packed.weight_bytes / plain.weight_bytes == near
     whole, stored = (
         sum(c.count * c.operations for c in w.calls if c.weight) for w in (plain, packed)
     )

@@ -35,9 +35,10 @@ class Case:
 
 
 def names() -> list[str]:
-    """Every kernel, every format with every ffn over a layer of each mixer, every smaller cache."""
-    forms, ffns = sorted(plugins.formats()), sorted(plugins.ffns())
-    stacks = [f"{form}-{ffn}" for ffn in ffns for form in forms]
+    """Every kernel, a format of each with every ffn over a layer of each mixer, smaller caches."""
+    formats = plugins.formats()
+    forms = {formats[form].kernel: form for form in sorted(formats, reverse=True)}
+    stacks = [f"{form}-{ffn}" for ffn in sorted(plugins.ffns()) for form in sorted(forms.values())]
     return [*plugins.kernel_specs(), *stacks, *(f"f32-dense-{cache}" for cache in CACHE_RTOL)]
 
 
