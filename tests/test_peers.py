@@ -19,6 +19,7 @@ from harness import plugins, store
 from harness.errors import BadInput, BadPlugin
 from harness.peers import groups, limit, report, runner
 from harness.peers.frame import Cell, Setup, failed, parts, verdict
+from harness.peers.groups import selective, sparsity
 from harness.peers.rounds import faster, geometric_mean, rounds, settle, share, timed
 
 GROUP = """
@@ -330,6 +331,44 @@ def test_a_quick_run_is_not_published(own, tmp_path):
     done, _ = own(quick=True)
     with pytest.raises(BadInput, match="not published"):
         report.write([done], tmp_path, None)
+
+
+@pytest.mark.parametrize(
+    ("line", "fraction"),
+    [
+        ([(0.0, 0.0), (0.5, 0.6), (1.0, 1.1)], 0.9),
+        ([(0.0, 0.0), (0.1, 1.25), (1.0, 9.0)], 0.08),
+        ([(0.0, 0.0), (0.5, 0.5), (1.0, 0.99)], 1.0),
+    ],
+)
+def test_the_active_fraction_that_breaks_even(line, fraction):
+    assert selective.breaks_even(line) == pytest.approx(fraction)
+
+
+@pytest.mark.parametrize(
+    ("line", "zeros"),
+    [
+        ([(0.1, 1.2), (0.3, 0.8), (0.9, 0.3)], 0.2),
+        ([(0.1, 0.9), (0.3, 1.1), (0.9, 0.9)], 0.6),  # faster for good, not by chance once
+        ([(0.1, 0.9), (0.9, 0.3)], 0.1),
+        ([(0.1, 2.0), (0.9, 1.3)], 1.0),
+    ],
+)
+def test_the_share_of_zeros_that_breaks_even(line, zeros):
+    assert sparsity.breaks_even(line) == pytest.approx(zeros)
+
+
+@pytest.mark.parametrize("group", [selective, sparsity])
+def test_a_table_of_a_group_shows_its_cells_another_way(group):
+    names = group.plan(Setup(threads=(1, 2)))
+    found = [Cell(cell=name, ratio=0.5 + i / 1000) for i, name in enumerate(names)]
+    shown = group.table(found)
+    widths = {line.count("|") for line in shown.splitlines()}
+    assert len(widths) == 1
+    assert " - " not in shown
+    assert " - " in group.table(found[:3])
+    done = runner.Done(group=group.SPEC.name, key="", cells=tuple(found))
+    assert shown in report.markdown([done])
 
 
 def test_every_group_names_its_cells_without_its_packages():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -65,6 +65,7 @@ class Group:
     needs: packages to import; without them every cell of the plan fails with the reason
     peers: names of engines whose version, build and threads the table states
     environment: variables of the process, beside those of the run; None takes one away
+    table(cells): Markdown that shows the same cells another way, below their list
     """
 
     name: str
@@ -75,6 +76,7 @@ class Group:
     peers: tuple[str, ...] = ()
     environment: Mapping[str, str | None] = field(default_factory=dict)
     timeout: float = 1800.0  # seconds until the process counts as hung
+    table: Callable[[Sequence[Cell]], str] = lambda found: ""
     source: str = ""
 
 

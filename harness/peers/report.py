@@ -35,10 +35,11 @@ def markdown(found: Sequence[Done]) -> str:
     """Every cell with its note, by group, then what the peers are."""
     parts = []
     for done in found:
-        summary = groups.every()[done.group].summary
+        group = groups.every()[done.group]
         rows = "\n".join(_row(cell, notes=True) for cell in done.cells)
         head = HEAD.replace(" met |", " met | note |").replace("---|---|", "---|---|---|", 1)
-        parts.append(f"## {summary}\n\n{head}\n{rows}\n\n{_time(done)}")
+        shown = [f"## {group.summary}", f"{head}\n{rows}", group.table(done.cells), _time(done)]
+        parts.append("\n\n".join(filter(None, shown)))
     parts.append(f"## The peers\n\n{_peers(found)}")
     return "\n\n".join(parts) + "\n"
 

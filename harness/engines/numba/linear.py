@@ -13,7 +13,7 @@ from numba import njit
 
 from harness import plugins
 from harness.engines.numba import crew
-from harness.records import Array
+from harness.records import Array, Format
 from kernels.simd import LANES, OPTIONS
 from kernels.team import JOB, barrier, share, stopped, take
 
@@ -40,10 +40,10 @@ class Linears:
 
 
 def open_linears(
-    form: str, weights: Array, count: int, threads: int = 1, cores: Sequence[int] = ()
+    form: str | Format, weights: Array, count: int, threads: int = 1, cores: Sequence[int] = ()
 ) -> Linears:
     """So many copies of weights (m,k) in a format of ours, each in memory of its own."""
-    spec = plugins.pick(plugins.formats(), form, "format")
+    spec = plugins.pick(plugins.formats(), form, "format") if isinstance(form, str) else form
     kernel = importlib.import_module(f"kernels.{spec.kernel}")
     m, k = weights.shape
     stream = spec.layout(spec.pack(weights), (m, k))
