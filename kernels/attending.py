@@ -63,6 +63,7 @@ def attend_over(cache: Cache) -> Callable[..., None]:
         mass_at: int, mixed: int,
     ) -> None:  # fmt: skip
         """Scores of `count` tokens of a block -> chances, less a new top where there is one."""
+        simd.stand_apart()
         low, zero = simd.splat_f32(np.float32(-np.inf)), simd.splat_f32(np.float32(0.0))
         peak = low
         for r in range(RECORDS):
@@ -97,6 +98,7 @@ def attend_over(cache: Cache) -> Callable[..., None]:
         bytes_: Array, scratch: Array, scores: int, mixed: int, ahead: int,
     ) -> None:  # fmt: skip
         """Add the values of tokens first..last of a block, by their chances, to a tile's sums."""
+        simd.stand_apart()
         wide, record, start = padded(w), record_bytes(w), p + values_at(w)
         whole = wide // (ROWS * LANES) * ROWS
         for b in range(0, whole, ROWS):
@@ -121,6 +123,7 @@ def attend_over(cache: Cache) -> Callable[..., None]:
         out: Array, to: int, out_pitch: int,
     ) -> None:  # fmt: skip
         """Queries g..g+count of those of `attend`, as many as the tiles have vectors."""
+        simd.stand_apart()
         wide, record, bytes_ = padded(w), record_bytes(w), scratch.view(np.uint8)
         scores = room + VECTORS * (wide + 64)
         tops = scores + VECTORS * BLOCK
@@ -149,13 +152,26 @@ def attend_over(cache: Cache) -> Callable[..., None]:
                         masses + t * LANES, mixed + t * wide,
                     )  # fmt: skip
             common = max(0, min(BLOCK, shortest - begin))
-            mix(sums, flat, past, p, w, 0, common, bytes_, scratch, scores, mixed, ahead)
+            mix(
+                sums,
+                flat,
+                past,
+                p,
+                w,
+                simd.opaque(0),
+                common,
+                bytes_,
+                scratch,
+                scores,
+                mixed,
+                ahead,
+            )
             for t in range(count):
                 seen = min(BLOCK, depth + (g + t) // each + 1 - begin)
                 if seen > common:  # what the first query of the group may not see
                     mix(
                         one(), one_flat(), past, p, w, common, seen, bytes_, scratch,
-                        scores + t * BLOCK, mixed + t * wide, 0,
+                        scores + t * BLOCK, mixed + t * wide, simd.opaque(0),
                     )  # fmt: skip
         for t in range(count):
             mass = simd.sum_f32(simd.load_f32(scratch, masses + t * LANES))

@@ -227,6 +227,27 @@ load_nibbles = _loader(  # 64 of them, the lower half of a byte first
 peek_i64 = _loader(types.int64, ir.IntType(64))
 count_ones = _operation(types.int64, (types.int64,), expand.count_ones)
 
+# ---- compilation ---------------------------------------------------------------------------
+
+
+@intrinsic
+def stand_apart(typing_context):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Keep the function that says this from being copied into its callers, for compile time."""
+
+    def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
+        builder.function.attributes.add("noinline")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
+@intrinsic
+def opaque(typing_context, value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """The value, no longer known to be a constant: one compiled form serves all constants."""
+    plain = types.unliteral(value)
+    return plain(plain), lambda context, builder, sig, args: args[0]
+
+
 # ---- arithmetic ----------------------------------------------------------------------------
 
 splat_f32 = _operation(F32, (types.float32,), lambda b, v: splat(b, v, F32.llvm))

@@ -19,6 +19,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.core.extending import intrinsic, models, register_model
 
+from kernels import simd
 from kernels.lowering import has
 from kernels.simd import EXACT, F32, I32, LANES, Vector
 from kernels.spec import Array
@@ -176,6 +177,8 @@ def product(tile: Callable[..., None], single: Callable[..., None], sizes: Sizes
 
         Vector t is written or added to out[to + t*pitch:][:m]. W starts at byte `start`.
         """
+        simd.stand_apart()
+        add = simd.opaque(accumulate)
         whole = max(first, min(last, m // LANES))  # a last block of less than sixteen is ragged
         if n == 1:  # one stream of weights is what memory reads fastest
             whole = first
@@ -185,30 +188,30 @@ def product(tile: Callable[..., None], single: Callable[..., None], sizes: Sizes
             for t in range(0, together, vectors):
                 tile(
                     big(), weights, start, activations, at + t * stride, stride, k, block,
-                    out, to + t * pitch, pitch, accumulate,
+                    out, to + t * pitch, pitch, add,
                 )  # fmt: skip
             for t in range(together, n):
                 tile(
                     tall(), weights, start, activations, at + t * stride, stride, k, block,
-                    out, to + t * pitch, pitch, accumulate,
+                    out, to + t * pitch, pitch, add,
                 )  # fmt: skip
         for block in range(grouped, whole):
             for t in range(0, together, vectors):
                 tile(
                     flat(), weights, start, activations, at + t * stride, stride, k, block,
-                    out, to + t * pitch, pitch, accumulate,
+                    out, to + t * pitch, pitch, add,
                 )  # fmt: skip
             # not by `single`: the order of its sums differs, and with it the last bits, which
             # must not depend on how threads share the blocks
             for t in range(together, n):
                 tile(
                     least(), weights, start, activations, at + t * stride, stride, k, block,
-                    out, to + t * pitch, pitch, accumulate,
+                    out, to + t * pitch, pitch, add,
                 )  # fmt: skip
         for t in range(n):
             single(
                 weights, start, activations, at + t * stride, k, m, whole, last,
-                out, to + t * pitch, accumulate,
+                out, to + t * pitch, add,
             )  # fmt: skip
 
     return multiply
