@@ -16,7 +16,7 @@ from numba import njit
 from kernels import simd, tiles
 from kernels.caches import Cache, padded
 from kernels.maths import exp, shrink
-from kernels.simd import EXACT, F32, LANES, OPTIONS
+from kernels.simd import EXACT, F32, INNER, LANES, OPTIONS
 from kernels.spec import Argument, Array, Cost, Kernel, Sizes
 
 BLOCK = 4 * LANES  # tokens: as many as a running maximum serves at once
@@ -44,7 +44,7 @@ def attend_over(cache: Cache) -> Callable[..., None]:
     prepare, scores_of, weigh, values_of = cache.prepare, cache.scores, cache.weigh, cache.values
     block_bytes = cache.block_bytes
 
-    @njit(**EXACT)
+    @njit(**INNER)
     def score(
         sums: tiles.Tile, past: Array, p: int, w: int, bytes_: Array, x: int, scratch: Array,
         to: int, ahead: int,
@@ -57,7 +57,7 @@ def attend_over(cache: Cache) -> Callable[..., None]:
             )
             tiles.store(found, scratch, to + r * LANES, BLOCK)
 
-    @njit(**EXACT)
+    @njit(**INNER)
     def soften(
         past: Array, p: int, w: int, count: int, scratch: Array, scores: int, top_at: int,
         mass_at: int, mixed: int,
@@ -92,7 +92,7 @@ def attend_over(cache: Cache) -> Callable[..., None]:
                 simd.store_f32(scratch, scores + r * LANES, weigh(chance, past, values))
         simd.store_f32(scratch, mass_at, mass)
 
-    @njit(**EXACT)
+    @njit(**INNER)
     def mix(
         sums: tiles.Tile, flat: tiles.Tile, past: Array, p: int, w: int, first: int, last: int,
         bytes_: Array, scratch: Array, scores: int, mixed: int, ahead: int,
@@ -116,7 +116,7 @@ def attend_over(cache: Cache) -> Callable[..., None]:
             )  # fmt: skip
             tiles.store(found, scratch, at, wide)
 
-    @njit(**EXACT)
+    @njit(**INNER)
     def group(
         sums: tiles.Tile, flat: tiles.Tile, count: int, q: Array, at: int, pitch: int, each: int,
         g: int, depth: int, w: int, past: Array, start: int, scratch: Array, room: int,

@@ -22,7 +22,7 @@ from numba import njit
 
 from kernels import rounding, simd, tiles
 from kernels import tile_steps as steps
-from kernels.simd import EXACT, LANES, TINY
+from kernels.simd import EXACT, INNER, LANES, TINY
 from kernels.spec import Array
 
 HEAD = 64  # bytes of sixteen float32 scales
@@ -97,7 +97,7 @@ def _floats(name: str, size: int, dtype: type[np.generic], step: Any, put: Any, 
             spread(cache, record + row * i + size * slot, row, key)
             put(cache, values + row * i + row * slot, value)
 
-    @njit(**EXACT)
+    @njit(**INNER)
     def scores(
         sums: tiles.Tile, cache: Array, p: int, pitch: int, bytes_: Array, x: int, stride: int,
         w: int, ahead: int,
@@ -108,11 +108,11 @@ def _floats(name: str, size: int, dtype: type[np.generic], step: Any, put: Any, 
             sums = step(sums, cache, p + row * i, pitch, bytes_, x + 4 * i, stride)
         return sums
 
-    @njit(**EXACT)
+    @njit(**INNER)
     def weigh(chances: simd.Vector, cache: Array, values: int) -> simd.Vector:
         return chances
 
-    @njit(**EXACT)
+    @njit(**INNER)
     def values(
         sums: tiles.Tile, cache: Array, p: int, record: int, bytes_: Array, x: int, stride: int,
         first: int, last: int, ahead: int,
@@ -197,7 +197,7 @@ def _append(
         cache[block + slot * LANES + i % LANES] = np.uint8(q & np.int32(255))
 
 
-@njit(**EXACT)
+@njit(**INNER)
 def _scores(
     sums: tiles.Tile, cache: Array, p: int, pitch: int, bytes_: Array, x: int, stride: int,
     w: int, ahead: int,
@@ -212,12 +212,12 @@ def _scores(
     return steps.scaled(sums, total, cache, p, pitch, bytes_, x, stride)
 
 
-@njit(**EXACT)
+@njit(**INNER)
 def _weigh(chances: simd.Vector, cache: Array, values: int) -> simd.Vector:
     return simd.multiply(chances, simd.load_f32(cache, values))
 
 
-@njit(**EXACT)
+@njit(**INNER)
 def _values(
     sums: tiles.Tile, cache: Array, p: int, record: int, bytes_: Array, x: int, stride: int,
     first: int, last: int, ahead: int,

@@ -14,13 +14,13 @@ from kernels.matvec_int8 import WEIGHTS, lookup
 from kernels.matvec_int8 import multiply as single
 from kernels.products import matmul
 from kernels.rounding import HEADER
-from kernels.simd import EXACT, LANES
+from kernels.simd import INNER, LANES
 from kernels.spec import Array
 
 prepare, activation_bytes, lookup = WEIGHTS.prepare, WEIGHTS.activation_bytes, lookup
 
 
-@njit(**EXACT)
+@njit(**INNER)
 def _tile(
     sums: tiles.Tile,
     weights: Array,

@@ -9,24 +9,24 @@ from collections.abc import Callable
 
 from numba import njit
 
-from kernels.simd import OPTIONS
+from kernels.simd import INNER
 from kernels.spec import Array
 from kernels.team import barrier, share
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def part(n: int, thread: int, threads: int) -> tuple[int, int]:
     """The vectors first..last of n that a thread prepares: all of one, its share of several."""
     return (0, 1) if n == 1 else share(n, thread, threads)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def owner(n: int, thread: int) -> int:
     """In whose place a thread writes: its own for one vector, that of thread 0 for several."""
     return thread if n == 1 else 0
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def gather(n: int, thread: int, threads: int, block: Array) -> int:
     """Wait until all of n vectors are written; returns in whose place they are."""
     if n > 1:
@@ -34,7 +34,7 @@ def gather(n: int, thread: int, threads: int, block: Array) -> int:
     return owner(n, thread)
 
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def ready(
     prepare: Callable[..., None],
     x: Array,

@@ -32,10 +32,20 @@ FunctionIdentity._unique_ids = itertools.count(secrets.randbits(60))
 TINY = np.float32(1e-30)  # vectors with no larger value than this are rounded to zero
 # Sums may be reordered and fused; NaN and infinity keep their meaning, so a bad value is seen.
 FASTMATH = {"reassoc", "contract", "nsz", "arcp"}
-OPTIONS = {"nogil": True, "error_model": "numpy", "boundscheck": False, "fastmath": FASTMATH}
+OPTIONS = {
+    "nogil": True,
+    "error_model": "numpy",
+    "boundscheck": False,
+    "fastmath": FASTMATH,
+    "no_cfunc_wrapper": True,  # nothing calls a kernel from C
+}
 # Where two forms of one product must agree to the bit: a rounding to int8 that follows would turn
 # a last-digit difference into a whole step.
 EXACT = {**OPTIONS, "fastmath": False}
+# For what only compiled code calls: Python cannot.
+INNER = {**EXACT, "no_cpython_wrapper": True}
+# For what is called in one place: a function of its own would be optimised again in every caller.
+PART = {**OPTIONS, "inline": "always"}
 
 
 class Vector(types.Type):  # type: ignore[misc]

@@ -21,7 +21,7 @@ from numba.core.extending import intrinsic, models, register_model
 
 from kernels import simd
 from kernels.lowering import has
-from kernels.simd import EXACT, F32, I32, LANES, Vector
+from kernels.simd import EXACT, F32, I32, INNER, LANES, Vector
 from kernels.spec import Array
 
 
@@ -121,7 +121,7 @@ def integers(typing_context, tile):  # type: ignore[no-untyped-def]  # noqa: ANN
     return zero(tile), lambda context, builder, sig, args: ir.Constant(zero.llvm, None)
 
 
-@njit(**EXACT)
+@njit(**INNER)
 def put(sums: Tile, out: Array, to: int, pitch: int, accumulate: bool) -> None:
     """Write sums[r,t] to out[to + t*pitch + 16*r :], or add them to what is there."""
     if accumulate:

@@ -108,7 +108,7 @@ def hands_on_a_nan(kernel, sizes):
             sets = (ran(kernel, sizes, given) for given in (clean, moved, bad))
             for plain, other, found in zip(*sets, strict=True):
                 if not np.issubdtype(found.dtype, np.floating):
-                    continue  # packed state holds no NaN one could see; what reads it does
+                    continue  # packed: what is read from it later would be the NaN
                 depends = plain != other
                 assert np.isnan(found[depends]).all(), f"a NaN in array {i} at {element} is lost"
                 reached += int(depends.sum())

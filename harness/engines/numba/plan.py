@@ -100,10 +100,10 @@ def write(checkpoint: Checkpoint) -> str:
         *HEAD.splitlines(),
     ]
     lines += [
-        f"    begin_{alias}(thread, n, depth, dims, small, state, scratch)"
+        f"        begin_{alias}(thread, n, depth, dims, small, state, scratch)"
         for alias in aliases.values()
     ]
-    lines.append("    laps.lap(thread, block, laps.MIX)")
+    lines.append("        laps.lap(thread, block, laps.MIX)")
     for name, first, last in runs:
         lines += LAYERS.format(first=first, last=last, mixer=aliases[name]).splitlines()
     return "\n".join([*lines, *TAIL.splitlines()]) + "\n"
@@ -169,13 +169,13 @@ from kernels import {outer} as outer
 from kernels import {table} as table
 from kernels.rmsnorm import normalise
 from kernels.sharing import owner, part, ready
-from kernels.simd import LANES, OPTIONS
+from kernels.simd import INNER, LANES, OPTIONS, opaque
 from kernels.team import JOB, barrier, share, stopped, take
 """
 
 HEAD = """
 
-@njit(**OPTIONS)
+@njit(**INNER)
 def norm(thread, threads, n, start, gain, dims, small, scratch):
     width = dims[arena.WIDTH]
     to = dims[arena.NORMED] + owner(n, thread) * dims[arena.NORMED_PITCH]
@@ -185,75 +185,63 @@ def norm(thread, threads, n, start, gain, dims, small, scratch):
         normalise(scratch, at, width, small[arena.EPSILON], small, gain, scratch, to + t * width)
 
 
-@njit(**OPTIONS)
-def forward(
-    thread, threads, block, tokens, n, depth, first_logit, dims, weights, small, state, scratch,
-    prepared, logits, norms, mixers, ffns, ends,
-):
-    laps.start(thread, block)
-    width, vocabulary = dims[arena.WIDTH], dims[arena.VOCABULARY]
-    begin, end = share(n, thread, threads)
-    for t in range(begin, end):
-        table.lookup(
-            weights, ends[0], width, tokens[t], vocabulary, scratch,
-            dims[arena.RESIDUAL] + t * width,
-        )
-    barrier(block, threads)
-    laps.lap(thread, block, laps.EMBEDDING)
-"""
-
-LAYERS = """\
-    for layer in range({first}, {last}):
-        norm(thread, threads, n, 0, norms[layer, 0], dims, small, scratch)
-        laps.lap(thread, block, laps.NORM)
-        {mixer}(
-            body.prepare, body.multiply, body.activation_bytes, thread, threads, block, n, depth,
-            dims, weights, small, mixers[layer], state, scratch, prepared,
-        )
-        laps.lap(thread, block, laps.PROJECT)
-        norm(thread, threads, n, 0, norms[layer, 1], dims, small, scratch)
-        laps.lap(thread, block, laps.NORM)
-        ffn(
-            body.prepare, body.multiply, body.activation_bytes, thread, threads, block, n,
-            dims, weights, small, ffns[layer], scratch, prepared,
-        )
-        laps.lap(thread, block, laps.FFN)
-"""
-
-TAIL = """\
-    wanted = n - first_logit
-    if wanted == 0:  # a part of a prompt that is not its last
-        return
-    norm(thread, threads, wanted, first_logit, ends[2], dims, small, scratch)
-    laps.lap(thread, block, laps.NORM)
-    place, stride = dims[arena.PREPARED_PITCH], outer.activation_bytes(width)
-    normed = dims[arena.NORMED] + owner(wanted, thread) * dims[arena.NORMED_PITCH]
-    mine = ready(
-        outer.prepare, scratch, normed, width, width, wanted, prepared, place, stride, thread,
-        threads, block,
-    )
-    begin, end = share((vocabulary + LANES - 1) // LANES, thread, threads)
-    flat = logits.reshape(logits.size)
-    outer.multiply(
-        weights, ends[1], prepared, mine, stride, wanted, width, vocabulary, begin, end,
-        flat, 0, vocabulary, False,
-    )
-    barrier(block, threads)
-    laps.lap(thread, block, laps.HEAD)
-
-
 @njit(cache=True, **OPTIONS)
 def enter(
     thread, threads, block, n, depth, first_logit, tokens, dims, weights, small, state, scratch,
     prepared, logits, norms, mixers, ffns, ends,
 ):
     # as thread 0 one job, as another each that comes, as -1 none any more; True: team stopped
-    turn = 0
+    turn, width, vocabulary = 0, dims[arena.WIDTH], dims[arena.VOCABULARY]
     while take(thread, threads, block, n, depth, first_logit, turn):
         turn += 1
-        forward(
-            thread, threads, block, tokens, block[JOB], block[JOB + 1], block[JOB + 2], dims,
-            weights, small, state, scratch, prepared, logits, norms, mixers, ffns, ends,
-        )
+        n, depth, first_logit = block[JOB], block[JOB + 1], block[JOB + 2]
+        laps.start(thread, block)
+        begin, end = share(n, thread, threads)
+        for t in range(begin, end):
+            table.lookup(
+                weights, ends[0], width, tokens[t], vocabulary, scratch,
+                dims[arena.RESIDUAL] + t * width,
+            )
+        barrier(block, threads)
+        laps.lap(thread, block, laps.EMBEDDING)
+"""
+
+LAYERS = """\
+        for layer in range({first}, {last}):
+            norm(thread, threads, n, opaque(0), norms[layer, 0], dims, small, scratch)
+            laps.lap(thread, block, laps.NORM)
+            {mixer}(
+                body.prepare, body.multiply, body.activation_bytes, thread, threads, block, n,
+                depth, dims, weights, small, mixers[layer], state, scratch, prepared,
+            )
+            laps.lap(thread, block, laps.PROJECT)
+            norm(thread, threads, n, opaque(0), norms[layer, 1], dims, small, scratch)
+            laps.lap(thread, block, laps.NORM)
+            ffn(
+                body.prepare, body.multiply, body.activation_bytes, thread, threads, block, n,
+                dims, weights, small, ffns[layer], scratch, prepared,
+            )
+            laps.lap(thread, block, laps.FFN)
+"""
+
+TAIL = """\
+        wanted = n - first_logit
+        if wanted > 0:  # else a part of a prompt that is not its last
+            norm(thread, threads, wanted, first_logit, ends[2], dims, small, scratch)
+            laps.lap(thread, block, laps.NORM)
+            place, stride = dims[arena.PREPARED_PITCH], outer.activation_bytes(width)
+            normed = dims[arena.NORMED] + owner(wanted, thread) * dims[arena.NORMED_PITCH]
+            mine = ready(
+                outer.prepare, scratch, normed, width, width, wanted, prepared, place, stride,
+                thread, threads, block,
+            )
+            begin, end = share((vocabulary + LANES - 1) // LANES, thread, threads)
+            flat = logits.reshape(logits.size)
+            outer.multiply(
+                weights, ends[1], prepared, mine, stride, wanted, width, vocabulary, begin, end,
+                flat, 0, vocabulary, False,
+            )
+            barrier(block, threads)
+            laps.lap(thread, block, laps.HEAD)
     return stopped(block)
 """

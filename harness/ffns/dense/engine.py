@@ -9,12 +9,12 @@ from numba import njit
 from harness import arena
 from kernels import glu
 from kernels.sharing import owner, ready
-from kernels.simd import LANES, OPTIONS
+from kernels.simd import LANES, PART
 from kernels.spec import Array
 from kernels.team import barrier, share
 
 
-@njit(**OPTIONS)
+@njit(**PART)
 def forward(
     prepare: Callable[..., None],
     multiply: Callable[..., None],

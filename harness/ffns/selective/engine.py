@@ -9,7 +9,7 @@ from numba import njit
 from harness import arena
 from kernels import selective_ffn, selector
 from kernels.sharing import gather
-from kernels.simd import LANES, OPTIONS
+from kernels.simd import LANES, PART
 from kernels.spec import Array
 from kernels.team import barrier, share
 
@@ -17,7 +17,7 @@ GATE, UP, DOWN, INNER, OUTER, BIAS = range(6)  # places of the tensors in the sp
 GATE_END = 6 + GATE
 
 
-@njit(**OPTIONS)
+@njit(**PART)
 def forward(
     prepare: Callable[..., None],
     multiply: Callable[..., None],

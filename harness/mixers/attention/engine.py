@@ -13,7 +13,7 @@ from kernels import attention, attention_f16, attention_int8, rope
 from kernels.attending import BLOCK, room_for
 from kernels.laps import MIX, PROJECT, lap
 from kernels.sharing import owner, ready
-from kernels.simd import LANES, OPTIONS
+from kernels.simd import LANES, OPTIONS, PART
 from kernels.spec import Array
 from kernels.team import barrier, share
 
@@ -33,7 +33,7 @@ def _forward_over(kernel: ModuleType) -> Callable[..., None]:
     """`forward` over one kind of cache: that of a kernel attention*.py."""
     append, attend, record_bytes = kernel.append, kernel.attend, kernel.record_bytes
 
-    @njit(**OPTIONS)
+    @njit(**PART)
     def forward(
         prepare: Callable[..., None],
         multiply: Callable[..., None],

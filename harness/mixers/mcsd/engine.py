@@ -10,7 +10,7 @@ from harness import arena
 from kernels import mcsd
 from kernels.laps import MIX, PROJECT, lap
 from kernels.sharing import gather, owner, ready
-from kernels.simd import LANES, OPTIONS
+from kernels.simd import LANES, OPTIONS, PART
 from kernels.spec import Array
 from kernels.team import barrier, share
 
@@ -30,7 +30,7 @@ def repeat(layer: Array, dims: Array, depth: int) -> None:
     """The state of any depth is one token's."""
 
 
-@njit(**OPTIONS)
+@njit(**PART)
 def forward(
     prepare: Callable[..., None],
     multiply: Callable[..., None],
@@ -78,7 +78,7 @@ def forward(
     barrier(block, threads)
 
 
-@njit(**OPTIONS)
+@njit(**PART)
 def forward_paper(
     prepare: Callable[..., None],
     multiply: Callable[..., None],
