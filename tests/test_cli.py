@@ -52,6 +52,9 @@ def results(tmp_path):
         (("sweep", "none.toml", "--dry-run"), "none.toml does not exist"),
         (("recommend", "--max-memory", "64 MiBs"), "64 MiBs"),
         (("train", "mcsd:110m"), "has no training budget"),
+        (("export", "mcsd:nano", "--format", "gguf"), "no 'mcsd' mixer"),
+        (("export", "attention:nano@sparse50", "--format", "gguf"), "format 'sparse50'"),
+        (("export", "attention:micro", "--format", "gguf"), "is not trained on pydocs"),
         (("--devices", "/no/such", "target", "rpi5"), "/no/such"),
     ],
 )
@@ -61,6 +64,20 @@ def test_a_mistake_is_one_line_and_exit_code_2(edgewise, words, hint):
     assert hint in err
     assert len(err.strip().splitlines()) == 1
     assert out == ""
+
+
+def test_an_export_is_named_after_its_candidate_and_says_what_it_is(
+    edgewise, tmp_path, monkeypatch
+):
+    pytest.importorskip("gguf")
+    monkeypatch.chdir(tmp_path)
+    code, out, _ = edgewise("export", "attention:nano@int4", "--format", "gguf")
+    path = tmp_path / "attention-nano_int4.gguf"
+    assert (code, path.read_bytes()[:4]) == (0, b"GGUF")
+    assert f"wrote {path.name}: Q4_0, {path.stat().st_size:,} bytes" in out
+    _, out, _ = edgewise("export", "attention:17m@int8g32", "--format", "gguf", "--output", "x")
+    assert "Q8_0" in out
+    assert "random weights: speed only" in out
 
 
 def test_a_truncated_checkpoint_is_refused_and_kept(edgewise, tmp_path, monkeypatch):
