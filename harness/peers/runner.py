@@ -130,7 +130,8 @@ def _start(group: Group, given: Setup, errors: IO[str]) -> tuple[subprocess.Pope
     job |= {"rounds": given.rounds, "quick": given.quick}
     root = str(Path(__file__).parents[2])
     path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
-    # Peers wait for work as they do by default: `rounds` lets them fall asleep between turns.
+    # Peers wait for work as they do by default: `rounds` lets them fall asleep between turns, and a
+    # passive wait doubles the time of PyTorch's small products on two threads.
     changes = {"PYTHONPATH": path, "OMP_WAIT_POLICY": None, **group.environment}
     environment = {**os.environ, **changes}
     process = subprocess.Popen(
