@@ -19,12 +19,13 @@ from harness import plugins, store
 from harness.errors import BadInput, BadPlugin
 from harness.peers import groups, limit, report, runner
 from harness.peers.frame import Cell, Setup, failed, parts, verdict
-from harness.peers.groups import selective, sparsity
+from harness.peers.groups import selective, sparsity, steps
 from harness.peers.rounds import faster, geometric_mean, rounds, settle, share, timed
 
 GROUP = """
 import os, sys
 from harness.errors import HarnessError
+from harness.peers.groups import steps
 from harness.peers.frame import Cell, Group
 
 def plan(setup):
@@ -238,6 +239,7 @@ def test_a_group_that_was_measured_is_not_measured_again(own):
 
 SLEEPY = """
 import os, pathlib, time
+from harness.peers.groups import steps
 from harness.peers.frame import Cell, Group
 
 HERE = pathlib.Path(__file__).parent
@@ -377,6 +379,13 @@ def test_every_group_names_its_cells_without_its_packages():
         assert planned
         for bar in planned.values():
             assert verdict(bar, 1.0, 1.0, 1.0) in ("yes", "no", "")
+
+
+def test_no_layer_of_a_whole_step_repeats_another():
+    arrays = steps.distinct("attention:nano").arrays
+    matrices = [a for name, a in arrays.items() if name.endswith(".ffn.down")]
+    assert len(matrices) > 1
+    assert len({a.tobytes() for a in matrices}) == len(matrices)
 
 
 def test_work_is_timed_by_the_turn():

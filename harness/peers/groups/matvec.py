@@ -18,7 +18,7 @@ import numpy as np
 
 from harness import limits, plugins, stats
 from harness.engines.numba import linear as numba_linear
-from harness.errors import Mismatch
+from harness.errors import HarnessError, Mismatch
 from harness.peers.frame import Cell, Group, Setup, failed
 from harness.peers.limit import Reader, hire, reader
 from harness.peers.rounds import Side, faster, geometric_mean, ratios, rounds, timed
@@ -78,7 +78,10 @@ def cells(setup: Setup) -> Iterator[Cell]:
     by_form: dict[str, list[Cell]] = {}
     for case in cases(setup):
         setup.say(case.name)
-        cell = _cell(case, setup, readers[case.threads])
+        try:
+            cell = _cell(case, setup, readers[case.threads])
+        except HarnessError as error:
+            cell = failed(case.name, ">= 1", str(error))
         by_form.setdefault(case.form, []).append(cell)
         yield cell
     for form, found in by_form.items():
