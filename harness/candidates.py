@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from harness import plugins
 from harness.errors import BadInput, UnknownName
+from harness.folders import config, origin
 from harness.records import Recipe, RopeScaling, Shape, Tensor
 
 ZOO = Path(__file__).parent / "zoo"
@@ -28,6 +29,11 @@ NAME = re.compile(
     r"(?P<mixer>[a-z0-9-]+)(\+(?P<ffn>[a-z0-9]+))?:(?P<size>[a-z0-9.-]+)"
     r"(@(?P<steps>[a-z0-9]+(\+[a-z0-9]+)*))?"
 )
+
+
+def is_folder(name: str) -> bool:
+    """Whether a candidate is given by a path: a short name has no separator."""
+    return "/" in name or "\\" in name
 
 
 def sizes() -> list[str]:
@@ -56,10 +62,13 @@ def doubts(name: str) -> tuple[str, ...]:
 
 
 def parse(name: str, *, corpus: str = "pydocs", tokens: int | None = None, seed: int = 0) -> Recipe:
-    """The recipe of a short name; `tokens` overrides the size's training budget.
+    """The recipe of a short name or folder; `tokens` overrides the size's training budget.
 
-    Raises BadInput when the name is malformed, UnknownName when a part of it is not known.
+    Raises BadInput when the name is malformed, UnknownName when a part of it is not known,
+    BadCheckpoint when the folder's model cannot run here.
     """
+    if is_folder(name):
+        return _public(name, corpus)
     if seed < 0 or (tokens is not None and tokens < 0):
         raise BadInput(f"seed and tokens cannot be negative: {seed}, {tokens}")
     match = NAME.fullmatch(name)
@@ -94,7 +103,8 @@ def parse(name: str, *, corpus: str = "pydocs", tokens: int | None = None, seed:
 
 def base(recipe: Recipe) -> Recipe:
     """The recipe without its steps: what is trained before anything is compressed."""
-    return replace(recipe, name=recipe.name.partition("@")[0], steps=(), teacher=None)
+    name = recipe.name.rpartition("@")[0] if recipe.steps else recipe.name
+    return replace(recipe, name=name, steps=(), teacher=None)
 
 
 def final_shape(recipe: Recipe) -> Shape:
@@ -138,6 +148,34 @@ def parameters(shape: Shape) -> int:
             count *= extent
         total += count
     return total
+
+
+def _public(name: str, corpus: str) -> Recipe:
+    """The recipe of PATH[@STEP[+STEP]]: a folder of public weights, in formats.
+
+    Raises BadInput, UnknownName, and BadCheckpoint where the folder's model cannot run here.
+    """
+    path, steps = Path(name), tuple[str, ...]()
+    if not path.is_dir():
+        head, _, tail = name.rpartition("@")
+        path, steps = Path(head), tuple(tail.split("+"))
+        if not head or not path.is_dir():
+            raise BadInput(
+                f"candidate {name!r}: there is no such folder; a candidate is a folder of weights "
+                f"or MIXER[+FFN]:SIZE[@STEP[+STEP]], e.g. attention:nano"
+            )
+        if tuned := [step for step in steps if step in plugins.transforms()]:
+            raise BadInput(f"{name!r}: {tuned[0]} tunes on bytes; public weights take a format")
+        _check_steps(name, steps, "attention")
+    folder = path.resolve()
+    shape = config.shape(config.read(folder), str(path))
+    return Recipe(
+        name=f"./{folder.name}" + (f"@{'+'.join(steps)}" if steps else ""),
+        shape=shape,
+        steps=steps,
+        corpus=corpus,
+        origin=origin.of(folder),
+    )
 
 
 def _check_steps(name: str, steps: tuple[str, ...], mixer: str) -> None:

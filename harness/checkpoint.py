@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict, fields
@@ -34,6 +35,8 @@ def folder() -> Path:
 def recipe_hash(recipe: Recipe) -> str:
     """Of what the recipe sets, so that a new field with a default renames no old checkpoint."""
     inputs = {**_set(recipe), "shape": _set(recipe.shape)}
+    if recipe.origin:
+        inputs["origin"] = recipe.origin.files
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -57,7 +60,8 @@ def checkpoint_hash(checkpoint: Checkpoint) -> str:
 
 
 def file_name(recipe: Recipe) -> str:
-    slug = recipe.name.replace(":", "-").replace("+", "-").replace("@", "_")
+    slug = recipe.name.removeprefix("./").replace("@", "_")
+    slug = re.sub(r"[^A-Za-z0-9._-]", "-", slug)
     return f"{slug}-{recipe_hash(recipe)}.safetensors"
 
 
@@ -138,8 +142,8 @@ def stored(checkpoint: Checkpoint, name: str, tensor: Tensor) -> Mapping[str, Ar
     prefix = f"{name}."
     found = {"": checkpoint.arrays[name]} if name in checkpoint.arrays else {}
     found |= {
-        key.removeprefix(prefix): array
-        for key, array in checkpoint.arrays.items()
+        key.removeprefix(prefix): checkpoint.arrays[key]
+        for key in checkpoint.arrays
         if key.startswith(prefix)
     }
     if "" not in found:

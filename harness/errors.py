@@ -45,5 +45,9 @@ class TrainingFailed(HarnessError):
     """Training diverged or cannot go on from what an interrupted run left."""
 
 
+class NoTokenizer(HarnessError):
+    """A text cannot be turned into tokens: no tokenizer, or no package that reads it."""
+
+
 class NoMeter(HarnessError):
     """An energy meter exists but cannot be read; the message says how to allow it."""

@@ -82,7 +82,9 @@ def notes(row: Row) -> list[str]:
     for reading in (read(row.seconds), read(row.joules)):
         found += reading.flags if reading else ()
     found += (
-        row.quality.flags if row.quality else (UNSCORED if not row.checkpoint_hash else RANDOM,)
+        row.quality.flags
+        if row.quality
+        else (UNSCORED if row.recipe or not row.checkpoint_hash else RANDOM,)
     )
     found += ["made with --quick"] if row.quick else []
     return list(dict.fromkeys(found))

@@ -68,12 +68,13 @@ def forecast(row: Row, device: Device, fit: Fit | None = None) -> Row:
         operations=spec.operations,
         seed=row.seed,
         quick=row.quick,
+        recipe=row.recipe,
     )
 
 
 def workload_of(row: Row) -> Workload:
     """What the row's run executes; its memory is what the engine counted."""
-    recipe = candidates.parse(row.candidate)
+    recipe = row.recipe or candidates.parse(row.candidate)
     resident = 0
     if isinstance(row.resident, Measured):
         resident = round(row.resident.samples[0])

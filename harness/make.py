@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from harness import candidates, packing, plugins
+from harness import candidates, packing, plugins, public
 from harness import checkpoint as checkpoints
 from harness.engines.numba import random
 from harness.records import Array, Checkpoint, Recipe
@@ -21,15 +21,18 @@ def make(
 ) -> Checkpoint:
     """The candidate's checkpoint. What is found is loaded; what had to be made is saved.
 
-    A recipe without a training budget gets random weights, which are never saved. fresh: make it
-    even if it is there (what it is made from is still found).
+    A recipe without a training budget gets random weights, which are never saved; public weights
+    are saved where a format packs them. fresh: make it even if it is there (what it is made from
+    is still found).
     """
-    if recipe.tokens == 0:
+    if recipe.tokens == 0 and recipe.origin is None:
         return random.checkpoint(recipe)
     if recipe.steps and recipe.steps[-1] in candidates.CACHES:  # the same weights
         checkpoint = replace(make(_before(recipe), progress, fresh=fresh), recipe=recipe)
+    elif recipe.origin is not None and not recipe.steps:
+        checkpoint = public.load(recipe, recipe.origin)
     elif not fresh and (path := checkpoints.find(recipe)):
-        checkpoint = checkpoints.load(path)
+        checkpoint = replace(checkpoints.load(path), recipe=recipe)
     else:
         checkpoint = _made(recipe, progress)
         checkpoints.save(checkpoint, checkpoints.path_of(recipe))
@@ -55,7 +58,7 @@ def pack(checkpoint: Checkpoint, form: str) -> Checkpoint:
 
 def _before(recipe: Recipe) -> Recipe:
     """The recipe without its last step."""
-    name, before = recipe.name.partition("@")[0], recipe.steps[:-1]
+    name, before = candidates.base(recipe).name, recipe.steps[:-1]
     return replace(
         recipe,
         name="@".join([name, "+".join(before)]) if before else name,
@@ -65,6 +68,8 @@ def _before(recipe: Recipe) -> Recipe:
 
 
 def _made(recipe: Recipe, progress: Progress) -> Checkpoint:
+    if recipe.origin is not None:
+        return public.load(recipe, recipe.origin, progress)
     if not recipe.steps:
         from harness.training.train import train  # noqa: PLC0415 - needs PyTorch
 

@@ -11,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,15 +128,26 @@ def measure(
                 baseline_bytes=int(facts.get("baseline_bytes", 0)) or None,
                 seed=checkpoint.recipe.seed,
                 quick=effort.quick,
+                recipe=for_row(checkpoint.recipe),
             )
         )
     return rows
 
 
+def for_row(recipe: Recipe) -> Recipe | None:
+    """What a row keeps of public weights: all but where this machine has them."""
+    if recipe.origin is None:
+        return None
+    folder = Path(recipe.origin.folder).name
+    return replace(recipe, origin=replace(recipe.origin, folder=folder))
+
+
 def _job(checkpoint: Checkpoint, workloads: Sequence[str], threads: int, folder: Path) -> Path:
-    """Write the job, and the checkpoint unless it is large and random: then workers make it."""
-    path, size = "", sum(array.nbytes for array in checkpoint.arrays.values())
-    if checkpoint.provenance or size < SAVED_BYTES:
+    """Write the job, and the checkpoint unless it is large and random, or public: then workers
+    make or read it."""
+    path, made = "", checkpoint.recipe.origin is None
+    size = sum(array.nbytes for array in checkpoint.arrays.values()) if made else 0
+    if made and (checkpoint.provenance or size < SAVED_BYTES):
         path = str(folder / "weights.safetensors")
         checkpoints.save(checkpoint, Path(path))
     job = Job(
@@ -155,7 +166,7 @@ def _job(checkpoint: Checkpoint, workloads: Sequence[str], threads: int, folder:
 def _text(checkpoint: Checkpoint) -> tuple[int, ...]:
     """Real held-out tokens where the candidate has a corpus, else any."""
     vocabulary = checkpoint.shape.vocabulary
-    if checkpoint.provenance:
+    if checkpoint.provenance and checkpoint.recipe.origin is None:
         splits = plugins.pick(plugins.corpora(), checkpoint.recipe.corpus, "corpus").load()
         return tuple(int(x) for x in splits.validation[:8192])
     return tuple((i * 7919) % vocabulary for i, _ in enumerate(FALLBACK_TEXT * 16))
@@ -282,4 +293,5 @@ def failed_row(
         environment=environment,
         seed=recipe.seed,
         quick=quick,
+        recipe=for_row(recipe),
     )

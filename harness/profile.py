@@ -246,7 +246,7 @@ def _fits_cache(spec: Workload) -> bool:
 
 def _text(checkpoint: Checkpoint) -> tuple[int, ...]:
     """Real held-out tokens where the candidate has a corpus, else any."""
-    if checkpoint.provenance:
+    if checkpoint.provenance and checkpoint.recipe.origin is None:
         splits = plugins.pick(plugins.corpora(), checkpoint.recipe.corpus, "corpus").load()
         return tuple(int(token) for token in splits.validation[:TEXT_TOKENS])
     return tuple(i * 7919 % checkpoint.shape.vocabulary for i in range(TEXT_TOKENS))

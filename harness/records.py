@@ -90,10 +90,22 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Origin:
+    """A folder of public weights.
+
+    folder: where it is here; a row keeps its last part only, and no hash counts it
+    files: hash over the contents of its files
+    """
+
+    folder: str
+    files: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Recipe:
     """How a candidate is made, from nothing; its hash finds the checkpoint again.
 
-    name:  `MIXER[+FFN]:SIZE[@STEP[+STEP]]`, for people
+    name:  `MIXER[+FFN]:SIZE[@STEP[+STEP]]`, for people; `./FOLDER[@STEPS]` of public weights
     steps: transforms and formats in order, e.g. ("prune50", "int8")
     tokens: training budget [tokens]; 0 means random weights, so speed only
     active: mean fraction of ffn groups a selective ffn aims at
@@ -109,6 +121,7 @@ class Recipe:
     learning_rate: float = 3e-3
     active: float = 1.0
     teacher: str | None = None  # the name of another candidate
+    origin: Origin | None = None  # of public weights, which are read rather than trained
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -329,6 +342,7 @@ class Row:
     kernel_hash: str = ""  # of the compiled code that was timed: sources, Numba, CPU
     seed: int = 0
     quick: bool = False  # too few samples to publish
+    recipe: Recipe | None = None  # of public weights, whose name does not say what they are
     schema: int = SCHEMA
 
 

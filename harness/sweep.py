@@ -15,7 +15,7 @@ from pydantic.dataclasses import dataclass as checked
 from harness import candidates, host, limits, memory, quality, store, workload
 from harness import checkpoint as checkpoints
 from harness.engines.numba import plan as plans
-from harness.errors import BadInput, CannotWrite, HarnessError
+from harness.errors import BadInput, CannotWrite, HarnessError, NoTokenizer
 from harness.make import make
 from harness.measure import QUICK, Effort, failed_row, measure
 from harness.records import Checkpoint, Environment, Quality, Row
@@ -181,14 +181,7 @@ def _do(
         if not todo:
             return kept
         if point.candidate not in scores:
-            scores[point.candidate] = (
-                quality.score(
-                    checkpoint,
-                    progress=lambda done, total: watch.stage(point, "score", done, total),
-                )
-                if checkpoint.provenance
-                else None
-            )
+            scores[point.candidate] = _score(checkpoint, point, watch)
         if point.candidate not in agreed:
             watch.stage(point, "compare with PyTorch", 0, 1)
             if checkpoint.provenance and importlib.util.find_spec("torch"):
@@ -216,6 +209,19 @@ def _do(
     return kept + [_kept(folder, row) for row in rows]
 
 
+def _score(checkpoint: Checkpoint, point: Point, watch: Watch) -> Quality | None:
+    """None for random weights, and for text that cannot be turned into the model's tokens."""
+    if not checkpoint.provenance:
+        return None
+    try:
+        return quality.score(
+            checkpoint, progress=lambda done, total: watch.stage(point, "score", done, total)
+        )
+    except NoTokenizer as error:
+        watch.stage(point, f"not scored: {error}", 0, 1)
+        return None
+
+
 def _kept(folder: Path, row: Row) -> Row:
     store.write(folder, row)
     return row
@@ -226,7 +232,7 @@ def _keys(
 ) -> dict[str, store.Key]:
     """What names the row of each of the point's workloads."""
     key = store.Key(
-        candidate=point.candidate,
+        candidate=checkpoint.recipe.name,
         recipe_hash=checkpoints.recipe_hash(checkpoint.recipe),
         checkpoint_hash=checkpoints.checkpoint_hash(checkpoint),
         workload="",

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 
 from harness import plugins
+from harness.candidates import parameters, tensors
 from harness.engines.numba import session as engine
 from harness.errors import Mismatch
 from harness.records import Array, Checkpoint
@@ -16,6 +18,7 @@ from kernels.spec import Kernel, Sizes
 
 DEPTH_FACTOR = 5.0  # a stack hands the error of one product on, through every layer
 TOKENS = 96  # of held-out text that a candidate is checked on
+LARGE = 400_000_000  # parameters that PyTorch holds in float32 beside the engine
 
 
 def verify(kernel: Kernel, sizes: Sizes, seed: int = 0) -> float:
@@ -56,14 +59,16 @@ def agree(checkpoint: Checkpoint) -> float:
     """Largest distance of the engine's logits from PyTorch's, of their largest value.
 
     On held-out text, after each token; PyTorch multiplies by the unpacked weights in float32, so a
-    format that rounds activations is allowed its `rtol`. Raises Mismatch.
+    format that rounds activations is allowed its `rtol`. Of a large model, its first layers.
+    Raises Mismatch.
     """
     import torch  # noqa: PLC0415
 
     from harness.training.model import from_checkpoint  # noqa: PLC0415
 
     corpus = plugins.pick(plugins.corpora(), checkpoint.recipe.corpus, "corpus").load()
-    text = corpus.validation[:TOKENS].astype(np.int64)
+    checkpoint = _shortened(checkpoint)
+    text = corpus.validation[:TOKENS].astype(np.int64) % checkpoint.shape.vocabulary
     with torch.no_grad():
         right = from_checkpoint(checkpoint)(torch.from_numpy(text)[None])[0].numpy()
     with engine.open_session(checkpoint, room=TOKENS) as session:
@@ -77,3 +82,25 @@ def agree(checkpoint: Checkpoint) -> float:
             f"of the largest, allowed {allowed:.0e}"
         )
     return error
+
+
+def _shortened(checkpoint: Checkpoint) -> Checkpoint:
+    """As many of its first layers as stay below LARGE, at least one, between the same ends."""
+    shape = checkpoint.shape
+    single = replace(shape, layers=1, mixers=shape.mixers[:1])
+    whole, least = parameters(shape), parameters(single)
+    if whole <= LARGE or shape.layers == 1:
+        return checkpoint
+    layer = (whole - least) // (shape.layers - 1)
+    count = min(shape.layers, 1 + max(0, LARGE - least) // layer)
+    kept = tensors(replace(shape, layers=count, mixers=shape.mixers[:count]))
+    return replace(
+        checkpoint,
+        shape=replace(shape, layers=count, mixers=shape.mixers[:count]),
+        arrays={
+            name: checkpoint.arrays[name]
+            for name in checkpoint.arrays
+            if name in kept or name.rpartition(".")[0] in kept
+        },
+        formats={name: form for name, form in checkpoint.formats.items() if name in kept},
+    )

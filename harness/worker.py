@@ -19,9 +19,9 @@ import pyperf
 
 from harness import checkpoint as checkpoints
 from harness.energy import Meter, meters
-from harness.engines.numba import random
 from harness.engines.numba import session as engine
 from harness.errors import Mismatch, NoMeter
+from harness.make import make
 from harness.records import Array, Checkpoint, Recipe
 from harness.workload import Run, parse
 
@@ -32,10 +32,10 @@ CHECKED = 24  # tokens
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Job:
-    """What to time: a checkpoint's file, or the recipe of one with random weights."""
+    """What to time: a checkpoint's file, or a recipe of random or public weights."""
 
     recipe: Recipe
-    checkpoint: str  # path, "" for random weights
+    checkpoint: str  # path, "" for what the recipe alone makes
     workloads: tuple[str, ...]
     threads: int
     cores: tuple[int, ...]
@@ -93,7 +93,7 @@ def _prepare(job: Job, run: Run, runner: pyperf.Runner, given: Namespace) -> Cal
 def _checkpoint(job: Job) -> Checkpoint:
     if job.checkpoint:
         return checkpoints.load(Path(job.checkpoint))
-    return random.checkpoint(job.recipe)
+    return make(job.recipe)
 
 
 def check(session: engine.Session, text: Array) -> float:

@@ -96,7 +96,7 @@ def verify(
 
     table = plugins.kernel_specs()
     for name in names or (*table, *CHECKED):
-        if ":" in name:
+        if ":" in name or candidates.is_folder(name):
             worst, allowed = checks.agree(make(candidates.parse(name))), ""
         else:
             kernel = plugins.pick(table, name, "kernel")

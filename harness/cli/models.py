@@ -16,7 +16,9 @@ from harness.cli.screen import AsJson, bars, note, show_json
 if TYPE_CHECKING:
     from harness.records import Recipe
 
-Candidate = Annotated[str, typer.Argument(help="MIXER[+FFN]:SIZE[@STEP[+STEP]]")]
+Candidate = Annotated[
+    str, typer.Argument(help="MIXER[+FFN]:SIZE[@STEP[+STEP]], or a folder of weights")
+]
 
 
 @app.command(epilog="Example: edgewise train mcsd:nano@prune50+int8")
@@ -36,6 +38,8 @@ def train(
     from harness.make import make
 
     recipe = candidates.parse(candidate, corpus=corpus, tokens=tokens, seed=seed)
+    if recipe.origin is not None:
+        raise BadInput(f"{candidate} is trained already: try `edgewise generate {candidate}`")
     if recipe.tokens == 0:
         raise BadInput(f"{candidate} has no training budget; it runs on random weights, speed only")
     begin = time.perf_counter()
@@ -58,45 +62,53 @@ def train(
 def generate(
     candidate: Candidate,
     prompt: Annotated[str, typer.Option(help="Text to go on from.")] = "The ",
-    tokens: Annotated[int, typer.Option(min=1, help="Bytes to write.")] = 200,
+    tokens: Annotated[
+        int, typer.Option(min=1, help="Bytes to write; of public weights, tokens.")
+    ] = 200,
     temperature: Annotated[float, typer.Option(min=0.0, help="0 takes the likeliest.")] = 0.7,
     seed: int = 0,
     threads: Annotated[int, typer.Option(min=1)] = 1,
     corpus: Annotated[str, typer.Option(help="The text it was trained on.")] = "pydocs",
 ) -> None:
-    """Write text, byte by byte, with the engine that is timed."""
+    """Write text, token by token, with the engine that is timed."""
     from harness import candidates, host
     from harness.engines.numba import session as engine
     from harness.errors import BadInput
-    from harness.generate import sample
+    from harness.generate import language, sample
     from harness.make import make
 
     recipe = candidates.parse(candidate, corpus=corpus)
-    if recipe.tokens == 0:
-        raise BadInput(f"{candidate} runs on random weights, speed only; it has nothing to write")
-    _require_trained(recipe)
-    checkpoint = make(recipe)
-    start = prompt.encode()
-    if not start:
+    if recipe.origin is None:
+        if recipe.tokens == 0:
+            raise BadInput(
+                f"{candidate} runs on random weights, speed only; it has nothing to write"
+            )
+        _require_trained(recipe)
+    speech = language(recipe)
+    start = speech.encode(prompt)
+    if not prompt or not start:
         raise BadInput("the prompt is empty; give at least one character")
+    checkpoint = make(recipe)
     room = len(start) + tokens
     cores = host.affinity_for(threads)
     with engine.open_session(checkpoint, room=room, threads=threads, cores=cores) as session:
         begin = time.perf_counter()
-        logits = engine.feed(session, list(start))
+        logits = engine.feed(session, start)
         first = time.perf_counter()
-        sys.stdout.buffer.write(start)
-        for token in sample(session, logits, tokens, temperature, seed):
-            sys.stdout.buffer.write(bytes([token]))
+        sys.stdout.buffer.write(prompt.encode())
+        written = 0
+        for piece in speech.pieces(sample(session, logits, tokens, temperature, seed)):
+            sys.stdout.buffer.write(piece)
             sys.stdout.buffer.flush()
+            written += 1
         seconds = time.perf_counter() - first
     print()
     note(
-        f"{tokens / seconds:.0f} tokens/s on {threads} thread(s); first token after "
+        f"{written / seconds:.0f} {speech.unit}/s on {threads} thread(s); first token after "
         f"{1000 * (first - begin):.1f} ms; compiled or loaded in {session.load_seconds:.1f} s"
     )
     if checkpoint.shape.context < room:
-        note(f"longer than the {checkpoint.shape.context} bytes it was trained on")
+        note(f"longer than the {checkpoint.shape.context} {speech.unit} it was trained on")
 
 
 class FileFormat(StrEnum):
@@ -127,12 +139,12 @@ def export(
 
     recipe = candidates.parse(candidate, corpus=corpus)
     exports.check_shape(recipe.name, candidates.final_shape(recipe))
-    if recipe.tokens:
+    if recipe.tokens and recipe.origin is None:
         _require_trained(recipe)
     slug, _, _ = file_name(recipe).rpartition("-")
     path = output or Path(f"{slug}.{format}")
     kind = exports.export(make(recipe), path)
-    what = "" if recipe.tokens else ", random weights: speed only"
+    what = "" if recipe.tokens or recipe.origin else ", random weights: speed only"
     print(f"wrote {path}: {kind}, {path.stat().st_size:,} bytes{what}")
 
 

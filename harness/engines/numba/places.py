@@ -27,12 +27,10 @@ def place_tensors(
     tensor of memory beside the checkpoint.
     """
     specs = tensors(checkpoint.shape)
-    packed = {n: stored(checkpoint, n, t) for n, t in specs.items() if t.packed}
-    first: dict[int, str] = {}  # random weights repeat one array in every layer
-    twins = {name: first.setdefault(id(arrays[""]), name) for name, arrays in packed.items()}
-    sizes = {n: _part_bytes(checkpoint, n, specs[n], packed[n]) for n in first.values()}
-    places, pitches, packed_at = _line_up(specs, {n: sizes[twins[n]] for n in packed})
-    ends = {n: places[n] + specs[n].parts * pitches[n] for n in packed}
+    twins = _twins(checkpoint, [n for n, t in specs.items() if t.packed])
+    sizes = {n: _part_bytes(checkpoint, n, specs[n]) for n in dict.fromkeys(twins.values())}
+    places, pitches, packed_at = _line_up(specs, {n: sizes[twins[n]] for n in twins})
+    ends = {n: places[n] + specs[n].parts * pitches[n] for n in twins}
     values = [_shared(checkpoint.shape)]
     small_at = values[0].size
     for name, tensor in specs.items():
@@ -43,15 +41,27 @@ def place_tensors(
             values.append(array)
             small_at += array.size
     weights = aligned(packed_at)
-    for name, arrays in packed.items():
-        twin, parts, size = twins[name], specs[name].parts, sizes[twins[name]]
+    for name, twin in twins.items():
+        parts, size = specs[name].parts, sizes[twin]
         here = [weights[places[name] + i * pitches[name] :][:size] for i in range(parts)]
         if twin == name:
-            _fill(here, checkpoint, name, specs[name], arrays)
+            _fill(here, checkpoint, name, specs[name])
         else:
             for i, target in enumerate(here):
                 target[:] = weights[places[twin] + i * pitches[twin] :][:size]
     return places, ends, weights, np.concatenate(values)
+
+
+def _twins(checkpoint: Checkpoint, names: Sequence[str]) -> dict[str, str]:
+    """Name -> the first tensor that is the same array: random weights repeat one in every layer.
+
+    Others are all their own first, and are read when their turn comes.
+    """
+    if checkpoint.provenance:
+        return {name: name for name in names}
+    first: dict[int, str] = {}
+    specs = tensors(checkpoint.shape)
+    return {n: first.setdefault(id(stored(checkpoint, n, specs[n])[""]), n) for n in names}
 
 
 def _shared(shape: Shape) -> Array:
@@ -87,14 +97,12 @@ def aligned(size: int) -> Array:
     return room[start : start + size]
 
 
-def _part_bytes(
-    checkpoint: Checkpoint, name: str, tensor: Tensor, arrays: Mapping[str, Array]
-) -> int:
+def _part_bytes(checkpoint: Checkpoint, name: str, tensor: Tensor) -> int:
     """Bytes of one part of a tensor in the arena; all parts get what the longest needs."""
     kind = checkpoint.formats.get(name, "f32")
     form = plugins.pick(plugins.formats(), kind, "format")
     if tensor.parts > 1 and form.density < 1:  # parts keep different numbers of weights
-        return max(s.size for s in _streams(checkpoint, name, tensor, arrays))
+        return max(s.size for s in _streams(checkpoint, name, tensor))
     rows, columns = (
         extent // (tensor.parts if axis == tensor.axis else 1)
         for axis, extent in enumerate(tensor.shape)
@@ -102,14 +110,8 @@ def _part_bytes(
     return form.layout_bytes(rows, columns)
 
 
-def _fill(
-    targets: Sequence[Array],
-    checkpoint: Checkpoint,
-    name: str,
-    tensor: Tensor,
-    arrays: Mapping[str, Array],
-) -> None:
-    streams = _streams(checkpoint, name, tensor, arrays)
+def _fill(targets: Sequence[Array], checkpoint: Checkpoint, name: str, tensor: Tensor) -> None:
+    streams = _streams(checkpoint, name, tensor)
     for target, stream in zip(targets, streams, strict=True):
         if stream.size > target.size or (tensor.parts == 1 and stream.size != target.size):
             raise BadCheckpoint(
@@ -119,10 +121,9 @@ def _fill(
         target[: stream.size] = stream
 
 
-def _streams(
-    checkpoint: Checkpoint, name: str, tensor: Tensor, arrays: Mapping[str, Array]
-) -> Iterator[Array]:
+def _streams(checkpoint: Checkpoint, name: str, tensor: Tensor) -> Iterator[Array]:
     """The parts of a tensor, one after the other, in the order its kernel reads them."""
+    arrays = stored(checkpoint, name, tensor)
     kind = checkpoint.formats.get(name, "f32")
     form = plugins.pick(plugins.formats(), kind, "format")
     rows, columns = tensor.shape
