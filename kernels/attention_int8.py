@@ -8,10 +8,9 @@ Sizes: see attending.py. The cache is int8 with one scale a token; queries are r
 from __future__ import annotations
 
 from kernels import caches
-from kernels.attending import attend_over, attention
+from kernels.attending import append_over, attend_over, attention
 
 CACHE = caches.INT8
-append, record_bytes = CACHE.append, CACHE.record_bytes
-attend = attend_over(CACHE)
+attend, append = attend_over(CACHE), append_over(CACHE)
 
-SPEC = attention("attention_int8", CACHE, attend)
+SPEC = attention("attention_int8", CACHE, attend, append)

@@ -1,14 +1,15 @@
-"""How keys and values of past tokens are kept: sixteen tokens a record, one head one stream.
+"""How keys and values of past tokens are kept: two streams a head, sixteen tokens a record.
 
-A record is two small weight matrices: keys with tokens abreast, so that sixteen scores need no
-shuffling, and values with features abreast. What multiplies weights multiplies them, too.
+Keys lie with tokens abreast, so that sixteen scores need no shuffling, values with features
+abreast; each is a small weight matrix that grows, and what multiplies weights multiplies it. A
+prompt or a token reads all keys in order, then all values.
 
-    record (16 tokens, w features; w padded to sixteens)
-    f32, f16 | k[tokens, 0] | k[tokens, 1] ... | v[0, 0..15] | v[1, 0..15] ... v[15, 0..15] | ...
-               sixteen a feature                 sixteen a token, one block of 16 features after
-                                                   the other
-    int8     | 16 scales | k[tokens, 0..3] | ...  | 16 scales | v as above |
-               float32     as in matvec_int8                    float32, one a token
+    head      | keys: record 0, record 1, ... | values: record 0, record 1, ... |
+    f32, f16  | k[tokens, 0] | k[tokens, 1] | ...     | v[0, features] | v[1, features] | ...
+    int8      | 16 scales | k[tokens, 0..3] | ...     | 16 scales | v[0, features] | ...
+                float32     as in matvec_int8           float32, one a token
+
+Features are padded to sixteens, in int8 keys to 32.
 """
 
 from __future__ import annotations
@@ -26,36 +27,40 @@ from kernels.simd import EXACT, INNER, LANES, TINY
 from kernels.spec import Array
 
 HEAD = 64  # bytes of sixteen float32 scales
+CHAINS = tiles.PLAIN.rows  # sums of one score that grow at once, so that none waits for itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cache:
     """One way to keep keys and values, as compiled functions. Places are bytes, unless said.
 
-    record_bytes(w), values_at(w): length of a record, and where its values begin
+    token_bytes(w): what must be kept of one token of one head
+    key_bytes(w), value_bytes(w): length of a record of keys, and of values
     query_bytes(w): length of a prepared query
     prepare(q, at, w, scale, bytes, to): scale * q[at:at+w], ready for `scores`; at counts floats
-    append(k, at, v, from_, w, cache, record, slot): token `slot` of a record; both count floats
-    scores(zeros, cache, p, pitch, bytes, x, stride, w, ahead) -> tile: keys of a tile's records,
-        `pitch` apart, times its queries, `stride` apart; asks for what is `ahead`, if that is not 0
+    append(k, at, v, from_, w, cache, keys, values, slot): token `slot` of the records at keys and
+        values; at and from_ count floats
+    scores(zeros, cache, keys, records, bytes, x, stride, w, out, to, pitch): of the tile's queries,
+        `stride` apart, for the tokens of all records: query t to out[to + t*pitch :]
     weigh(chances, cache, values) -> the chances of sixteen tokens times what scales their values
-    values(sums, cache, p, record, bytes, x, stride, first, last, ahead) -> tile: sums + features
-        of a tile's blocks times the chances of tokens first..last, counted from the first record
-    block_bytes: what sixteen features of a record's values take
-    read(cache, w) -> keys and values (records, 16, w) float32, of whole records
+    values(sums, cache, values, block, w, bytes, x, stride, first, last) -> tile: sums + features
+        from block*16 on, times the chances of tokens first..last
+    rows: of the tile of zeros that `scores` takes
+    read(cache, w) -> keys and values (tokens, w) float32, of a whole head
     rounded(q) -> queries (...,w) as `scores` sees them, float64
     """
 
     name: str
-    record_bytes: Callable[[int], int]
-    values_at: Callable[[int], int]
+    token_bytes: Callable[[int], int]
+    key_bytes: Callable[[int], int]
+    value_bytes: Callable[[int], int]
     query_bytes: Callable[[int], int]
     prepare: Callable[..., None]
     append: Callable[..., None]
-    scores: Callable[..., Any]
+    scores: Callable[..., None]
     weigh: Callable[..., Any]
     values: Callable[..., Any]
-    block_bytes: int
+    rows: int
     read: Callable[[Array, int], tuple[Array, Array]]
     rounded: Callable[[Array], Array]
 
@@ -65,16 +70,14 @@ def padded(w: int) -> int:
     return (w + LANES - 1) // LANES * LANES
 
 
-def _floats(name: str, size: int, dtype: type[np.generic], step: Any, put: Any, spread: Any) -> Any:
+def _floats(
+    name: str, size: int, dtype: type[np.generic], abreast: Any, step: Any, put: Any, spread: Any
+) -> Cache:
     """A cache of floats of `size` bytes; put and spread store sixteen in a row, and apart."""
     row = LANES * size
 
     @njit(**EXACT)
     def record_bytes(w: int) -> int:
-        return 2 * row * padded(w)
-
-    @njit(**EXACT)
-    def values_at(w: int) -> int:
         return row * padded(w)
 
     @njit(**EXACT)
@@ -83,30 +86,30 @@ def _floats(name: str, size: int, dtype: type[np.generic], step: Any, put: Any, 
 
     @njit(**EXACT)
     def prepare(q: Array, at: int, w: int, scale: np.float32, bytes_: Array, to: int) -> None:
-        for i in range(padded(w)):
-            value = q[at + i] * scale if i < w else np.float32(0.0)
-            simd.poke_f32(bytes_, to + 4 * i, value)
+        for i in range(0, padded(w), LANES):
+            value = simd.multiply(simd.load_up_to(q, at + i, w - i), simd.splat_f32(scale))
+            simd.store_f32(bytes_, to + 4 * i, value)
 
     @njit(**EXACT)
     def append(
-        k: Array, at: int, v: Array, from_: int, w: int, cache: Array, record: int, slot: int
-    ) -> None:
-        values = record + values_at(w)
+        k: Array, at: int, v: Array, from_: int, w: int, cache: Array, keys: int, values: int,
+        slot: int,
+    ) -> None:  # fmt: skip
         for i in range(0, padded(w), LANES):
             key, value = simd.load_up_to(k, at + i, w - i), simd.load_up_to(v, from_ + i, w - i)
-            spread(cache, record + row * i + size * slot, row, key)
-            put(cache, values + row * i + row * slot, value)
+            spread(cache, keys + row * i + size * slot, row, key)
+            put(cache, values + size * (padded(w) * slot + i), value)
 
     @njit(**INNER)
     def scores(
-        sums: tiles.Tile, cache: Array, p: int, pitch: int, bytes_: Array, x: int, stride: int,
-        w: int, ahead: int,
-    ) -> tiles.Tile:  # fmt: skip
-        for i in range(w):
-            if ahead > 0:
-                steps.prefetch_rows(sums, cache, p + row * i + ahead, pitch)
-            sums = step(sums, cache, p + row * i, pitch, bytes_, x + 4 * i, stride)
-        return sums
+        zeros: tiles.Tile, cache: Array, keys: int, records: int, bytes_: Array, x: int,
+        stride: int, w: int, out: Array, to: int, pitch: int,
+    ) -> None:  # fmt: skip
+        for r in range(records):
+            p, sums = keys + r * record_bytes(w), zeros
+            for i in range(0, padded(w), CHAINS):
+                sums = abreast(sums, cache, p + row * i, row, bytes_, x + 4 * i, stride)
+            steps.store_folded(sums, out, to + r * LANES, pitch)
 
     @njit(**INNER)
     def weigh(chances: simd.Vector, cache: Array, values: int) -> simd.Vector:
@@ -114,52 +117,54 @@ def _floats(name: str, size: int, dtype: type[np.generic], step: Any, put: Any, 
 
     @njit(**INNER)
     def values(
-        sums: tiles.Tile, cache: Array, p: int, record: int, bytes_: Array, x: int, stride: int,
-        first: int, last: int, ahead: int,
+        sums: tiles.Tile, cache: Array, values: int, block: int, w: int, bytes_: Array, x: int,
+        stride: int, first: int, last: int,
     ) -> tiles.Tile:  # fmt: skip
+        p, token = values + row * block, size * padded(w)
         for j in range(first, last):
-            q = p + j // LANES * record + row * (j % LANES)
-            if ahead > 0:
-                steps.prefetch_rows(sums, cache, q + ahead, row * LANES)
-            sums = step(sums, cache, q, row * LANES, bytes_, x + 4 * j, stride)
+            sums = step(sums, cache, p + token * j, row, bytes_, x + 4 * j, stride)
         return sums
 
     def read(cache: Array, w: int) -> tuple[Array, Array]:
         wide = padded(w)
-        whole = cache.view(dtype).reshape(-1, 2, LANES * wide)
-        keys = whole[:, 0].reshape(-1, wide, LANES).transpose(0, 2, 1)[..., :w]
-        blocks = whole[:, 1].reshape(-1, wide // LANES, LANES, LANES).transpose(0, 2, 1, 3)
-        found = blocks.reshape(-1, LANES, wide)[..., :w]
-        return keys.astype(np.float32), found.astype(np.float32)
+        both = cache.view(dtype).reshape(2, -1)
+        keys = both[0].reshape(-1, wide, LANES).transpose(0, 2, 1).reshape(-1, wide)
+        found = both[1].reshape(-1, wide)
+        return keys[:, :w].astype(np.float32), found[:, :w].astype(np.float32)
 
     return Cache(
         name=name,
-        record_bytes=record_bytes,
-        values_at=values_at,
+        token_bytes=lambda w: 2 * size * w,
+        key_bytes=record_bytes,
+        value_bytes=record_bytes,
         query_bytes=query_bytes,
         prepare=prepare,
         append=append,
         scores=scores,
         weigh=weigh,
         values=values,
-        block_bytes=row * LANES,
+        rows=CHAINS,
         read=read,
         rounded=lambda q: q.astype(np.float64),
     )
 
 
-F32 = _floats("f32", 4, np.float32, steps.f32_products, simd.store_f32, simd.spread_f32)
-F16 = _floats("f16", 2, np.float16, steps.f16_products, simd.store_f16, simd.spread_f16)
+F32 = _floats(
+    "f32", 4, np.float32, steps.f32_abreast, steps.f32_products, simd.store_f32, simd.spread_f32
+)
+F16 = _floats(
+    "f16", 2, np.float16, steps.f16_abreast, steps.f16_products, simd.store_f16, simd.spread_f16
+)
 
 
 @njit(**EXACT)
-def _record_bytes(w: int) -> int:
-    return 2 * HEAD + LANES * ((w + 31) // 32 * 32 + padded(w))
-
-
-@njit(**EXACT)
-def _values_at(w: int) -> int:
+def _key_bytes(w: int) -> int:
     return HEAD + LANES * ((w + 31) // 32 * 32)
+
+
+@njit(**EXACT)
+def _value_bytes(w: int) -> int:
+    return HEAD + LANES * padded(w)
 
 
 @njit(**EXACT)
@@ -181,35 +186,35 @@ def _step(x: Array, at: int, w: int) -> tuple[np.float32, np.float32]:
 
 @njit(**EXACT)
 def _append(
-    k: Array, at: int, v: Array, from_: int, w: int, cache: Array, record: int, slot: int
-) -> None:
-    values = record + _values_at(w)
+    k: Array, at: int, v: Array, from_: int, w: int, cache: Array, keys: int, values: int,
+    slot: int,
+) -> None:  # fmt: skip
     scale, inverse = _step(k, at, w)
-    simd.poke_f32(cache, record + 4 * slot, scale)
+    simd.poke_f32(cache, keys + 4 * slot, scale)
     for i in range(w):
         q = np.int32(np.rint(k[at + i] * inverse))
-        cache[record + HEAD + i // 4 * 64 + slot * 4 + i % 4] = np.uint8(q + np.int32(128))
+        cache[keys + HEAD + i // 4 * 64 + slot * 4 + i % 4] = np.uint8(q + np.int32(128))
     scale, inverse = _step(v, from_, w)
     simd.poke_f32(cache, values + 4 * slot, scale)
     for i in range(w):
         q = np.int32(np.rint(v[from_ + i] * inverse))
-        block = values + HEAD + i // LANES * LANES * LANES
-        cache[block + slot * LANES + i % LANES] = np.uint8(q & np.int32(255))
+        cache[values + HEAD + slot * padded(w) + i] = np.uint8(q & np.int32(255))
 
 
 @njit(**INNER)
 def _scores(
-    sums: tiles.Tile, cache: Array, p: int, pitch: int, bytes_: Array, x: int, stride: int,
-    w: int, ahead: int,
-) -> tiles.Tile:  # fmt: skip
-    total = steps.biased_starts(tiles.integers(sums), bytes_, x + 4, stride)
-    for i in range(0, (w + 31) // 32 * 32, LANES):
-        q = p + HEAD + LANES * i
-        if ahead > 0:
-            for line in range(0, 256, 64):
-                steps.prefetch_rows(sums, cache, q + ahead + line, pitch)
-        total = steps.byte_dots(total, cache, q, pitch, bytes_, x + rounding.HEADER + i, stride)
-    return steps.scaled(sums, total, cache, p, pitch, bytes_, x, stride)
+    zeros: tiles.Tile, cache: Array, keys: int, records: int, bytes_: Array, x: int, stride: int,
+    w: int, out: Array, to: int, pitch: int,
+) -> None:  # fmt: skip
+    record, y = _key_bytes(w), x + rounding.HEADER
+    for r in range(records):
+        p = keys + r * record
+        total = steps.biased_starts(tiles.integers(zeros), bytes_, x + 4, stride)
+        for i in range(0, (w + 31) // 32 * 32, LANES):
+            total = steps.byte_dots(total, cache, p + HEAD + LANES * i, 0, bytes_, y + i, stride)
+        tiles.store(
+            steps.scaled(zeros, total, cache, p, 0, bytes_, x, stride), out, to + r * LANES, pitch
+        )
 
 
 @njit(**INNER)
@@ -219,44 +224,43 @@ def _weigh(chances: simd.Vector, cache: Array, values: int) -> simd.Vector:
 
 @njit(**INNER)
 def _values(
-    sums: tiles.Tile, cache: Array, p: int, record: int, bytes_: Array, x: int, stride: int,
-    first: int, last: int, ahead: int,
+    sums: tiles.Tile, cache: Array, values: int, block: int, w: int, bytes_: Array, x: int,
+    stride: int, first: int, last: int,
 ) -> tiles.Tile:  # fmt: skip
+    wide, record = padded(w), _value_bytes(w)
+    p = values + HEAD + LANES * block
     for j in range(first, last):
-        q = p + HEAD + j // LANES * record + LANES * (j % LANES)
-        if ahead > 0 and j % 4 == 0:
-            steps.prefetch_rows(sums, cache, q + ahead, LANES * LANES)
-        sums = steps.i8_products(sums, cache, q, LANES * LANES, bytes_, x + 4 * j, stride)
+        q = p + j // LANES * record + wide * (j % LANES)
+        sums = steps.i8_products(sums, cache, q, LANES, bytes_, x + 4 * j, stride)
     return sums
 
 
 def _read(cache: Array, w: int) -> tuple[Array, Array]:
-    wide, records = (w + 31) // 32 * 32, cache.reshape(-1, _record_bytes(w))
-    at = _values_at(w)
+    wide, records = (w + 31) // 32 * 32, cache.size // (_key_bytes(w) + _value_bytes(w))
+    cut = records * _key_bytes(w)
+    keys, values = cache[:cut].reshape(records, -1), cache[cut:].reshape(records, -1)
 
     def scales(part: Array) -> Array:
-        return np.ascontiguousarray(part).view(np.float32)[..., None]
+        return np.ascontiguousarray(part[:, :HEAD]).view(np.float32)[..., None]
 
-    quads = records[:, HEAD:at].reshape(-1, wide // 4, LANES, 4).transpose(0, 2, 1, 3)
-    keys = (quads.reshape(-1, LANES, wide)[..., :w].astype(np.float32) - 128) * scales(
-        records[:, :HEAD]
-    )
-    blocks = records[:, at + HEAD :].view(np.int8).reshape(-1, padded(w) // LANES, LANES, LANES)
-    found = blocks.transpose(0, 2, 1, 3).reshape(-1, LANES, padded(w))[..., :w]
-    return keys, found.astype(np.float32) * scales(records[:, at : at + HEAD])
+    quads = keys[:, HEAD:].reshape(-1, wide // 4, LANES, 4).transpose(0, 2, 1, 3)
+    k = (quads.reshape(-1, LANES, wide).astype(np.float32) - 128) * scales(keys)
+    v = values[:, HEAD:].view(np.int8).reshape(-1, LANES, padded(w)) * scales(values)
+    return k.reshape(-1, wide)[:, :w], v.reshape(-1, padded(w))[:, :w].astype(np.float32)
 
 
 INT8 = Cache(
     name="int8",
-    record_bytes=_record_bytes,
-    values_at=_values_at,
+    token_bytes=lambda w: 8 + 2 * w,
+    key_bytes=_key_bytes,
+    value_bytes=_value_bytes,
     query_bytes=rounding.row_bytes,
     prepare=_prepare,
     append=_append,
     scores=_scores,
     weigh=_weigh,
     values=_values,
-    block_bytes=LANES * LANES,
+    rows=1,
     read=_read,
     rounded=rounding.rounded_row,
 )

@@ -25,7 +25,6 @@ from kernels.lowering import (
     half_to_float,
     high_nibbles,
     low_nibbles,
-    prefetch,
     quad,
     splat,
 )
@@ -144,8 +143,11 @@ add_scaled = _scaled(half=True, accumulate=True)  # float16 scales of groups
 # ---- steps of float products, and the end of all -----------------------------------------------
 
 
-def _products(bits: Any, widen: Callable[[Any, Any], Any]) -> Any:
-    """sums[r,t] += W[sixteen values at byte p + r*pitch] * X[float32 at byte x + t*stride]"""
+def _products(bits: Any, widen: Callable[[Any, Any], Any], abreast: bool = False) -> Any:
+    """sums[r,t] += W[sixteen values at byte p + r*pitch] * X[float32 at byte x + t*stride].
+
+    abreast: rows are columns of one row block, each with the next value of X
+    """
     memory = ir.VectorType(bits, LANES)
 
     @intrinsic
@@ -159,12 +161,11 @@ def _products(bits: Any, widen: Callable[[Any, Any], Any]) -> Any:
                 for r in range(kind.rows)
             ]
             for t in range(kind.vectors):
-                one = X.read(FLOAT, from_, offset(builder, t, apart))
-                one = splat(builder, one, F32.llvm)
                 for r in range(kind.rows):
-                    place = r * kind.vectors + t
-                    before = builder.extract_value(found, place)
-                    total = fma(builder, rows[r], one, before)
+                    place, which = r * kind.vectors + t, 4 * r if abreast else 0
+                    one = X.read(FLOAT, from_, offset(builder, t, apart), which)
+                    one = splat(builder, one, F32.llvm)
+                    total = fma(builder, rows[r], one, builder.extract_value(found, place))
                     found = builder.insert_value(found, total, place)
             return found
 
@@ -178,16 +179,22 @@ f32_products = _products(FLOAT, lambda builder, v: v)
 f16_products = _products(HALF, half_to_float)
 bf16_products = _products(SHORT, bfloat_to_float)
 i8_products = _products(BYTE, lambda b, v: b.sitofp(b.sext(v, I32.llvm), F32.llvm))
+f32_abreast = _products(FLOAT, lambda builder, v: v, abreast=True)
+f16_abreast = _products(HALF, half_to_float, abreast=True)
 
 
 @intrinsic
-def prefetch_rows(typing_context, tile, weights, p, pitch):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
-    """Ask for the cache lines of byte p + r*pitch, one for each row of a tile."""
+def store_folded(typing_context, tile, out, to, pitch):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """out[to + t*pitch :] = the sum of a tile's rows for vector t, in pairs."""
 
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        W = Memory(context, builder, signature.args[1], args[1])
-        for r in range(signature.args[0].rows):
-            prefetch(builder, W.at(BYTE, args[2], offset(builder, r, args[3])))
+        kind, (values, _, place, apart) = signature.args[0], args
+        memory = Memory(context, builder, signature.args[1], args[1])
+        for t in range(kind.vectors):
+            rows = [builder.extract_value(values, r * kind.vectors + t) for r in range(kind.rows)]
+            while len(rows) > 1:
+                rows = [builder.fadd(a, b) for a, b in zip(rows[::2], rows[1::2], strict=True)]
+            builder.store(rows[0], memory.at(F32.llvm, place, offset(builder, t, apart)), align=1)
         return context.get_dummy_value()
 
-    return types.void(tile, weights, types.intp, types.intp), generate
+    return types.void(tile, out, types.intp, types.intp), generate

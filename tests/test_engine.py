@@ -272,9 +272,9 @@ def test_a_smaller_cache_costs_no_more_than_its_rounding(cache, rtol):
 def test_the_spec_counts_what_the_cache_takes(cache):
     for width in (16, 32, 40, 64, 100, 128):
         shape = replace(models.shape(("attention",), "dense"), head_width=width, cache=cache)
-        record = KINDS[cache].record_bytes(width)
+        record = KINDS[cache].key_bytes(width) + KINDS[cache].value_bytes(width)
         assert attention.token_bytes(shape) == record / 16
-        assert attention.state_values(shape, 65) * 4 == 128 * shape.kv_heads * record / 16
+        assert attention.state_values(shape, 65) * 4 == 80 * shape.kv_heads * record / 16
 
 
 @pytest.mark.parametrize("cache", ["f32", "f16", "int8"])

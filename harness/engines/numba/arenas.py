@@ -81,11 +81,12 @@ def build(checkpoint: Checkpoint, room: int, chunk: int, threads: int) -> Arenas
 
 def repeat(arenas: Arenas, shape: Shape, depth: int) -> None:
     """Make the state of the first tokens that of `depth` tokens, for timing."""
+    room = int(arenas.dims[arena.ROOM])
     for row, name in zip(arenas.mixers, shape.mixers, strict=True):
         mixer = plugins.pick(plugins.mixers(), name, "mixer")
         start = row[len(mixer.tensors(shape))]
-        size = mixer.state_values(shape, int(arenas.dims[arena.ROOM]))
-        plugins.half(mixer, "engine").repeat(arenas.state[start : start + size], arenas.dims, depth)
+        layer = arenas.state[start : start + mixer.state_values(shape, room)]
+        plugins.half(mixer, "engine").repeat(layer, shape, room, depth)
 
 
 def _dims(checkpoint: Checkpoint, room: int, chunk: int, threads: int) -> tuple[Array, int, int]:
@@ -97,7 +98,7 @@ def _dims(checkpoint: Checkpoint, room: int, chunk: int, threads: int) -> tuple[
     groups = shape.hidden // shape.group
     # a selective ffn keeps scores (chunk, groups), who runs what, and a selector's inner values
     choice = chunk * groups + selective_ffn.table_size(chunk, groups) + shape.selector_rank
-    attention = attending.scratch_values(shape.head_width)
+    attention = attending.scratch_values(shape.head_width, room)
     dims = np.zeros(arena.DIMS, np.int64)
     dims[: arena.ROOM] = (
         shape.width, shape.hidden, shape.heads, shape.kv_heads, shape.head_width,

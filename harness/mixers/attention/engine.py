@@ -9,8 +9,10 @@ import numpy as np
 from numba import njit
 
 from harness import arena
+from harness.records import Shape
 from kernels import attention, attention_f16, attention_int8, rope
-from kernels.attending import BLOCK, room_for
+from kernels.attending import room_for
+from kernels.caches import KINDS
 from kernels.laps import MIX, PROJECT, lap
 from kernels.sharing import owner, ready
 from kernels.simd import LANES, OPTIONS, PART
@@ -31,7 +33,8 @@ def begin(
 
 def _forward_over(kernel: ModuleType) -> Callable[..., None]:
     """`forward` over one kind of cache: that of a kernel attention*.py."""
-    append, attend, record_bytes = kernel.append, kernel.attend, kernel.record_bytes
+    append, attend = kernel.append, kernel.attend
+    key_bytes, value_bytes = kernel.CACHE.key_bytes, kernel.CACHE.value_bytes
 
     @njit(**PART)
     def forward(
@@ -77,20 +80,19 @@ def _forward_over(kernel: ModuleType) -> Callable[..., None]:
         own = dims[arena.OWN] + thread * dims[arena.OWN_PITCH]
         first, last = share(kv_heads, thread, threads)
         each, past = heads // kv_heads, state.view(np.uint8)
-        head_bytes = room_for(room) // LANES * record_bytes(w)
+        head_bytes = room_for(room) // LANES * (key_bytes(w) + value_bytes(w))
         for head in range(first, last):
             start = 4 * offsets[STATE] + head * head_bytes
             for t in range(n):
                 row, slot = wide + t * pitch, depth + t
                 key = row + queries + head * w
                 rope.rotate(scratch, key, w, scratch, table + t * w)
-                record = start + slot // LANES * record_bytes(w)
-                append(scratch, key, scratch, key + keys, w, past, record, slot % LANES)
+                append(scratch, key, scratch, key + keys, w, past, start, room, slot)
                 for query in range(head * each, (head + 1) * each):
                     rope.rotate(scratch, row + query * w, w, scratch, table + t * w)
             attend(
-                scratch, wide + head * each * w, pitch, each, n, depth, w, past, start, scratch,
-                own, scratch, mixed + head * each * w, queries,
+                scratch, wide + head * each * w, pitch, each, n, depth, w, past, start, room,
+                scratch, own, scratch, mixed + head * each * w, queries,
             )  # fmt: skip
         barrier(block, threads)
         lap(thread, block, MIX)
@@ -115,8 +117,11 @@ forward_f16 = _forward_over(attention_f16)
 forward_int8 = _forward_over(attention_int8)
 
 
-def repeat(layer: Array, dims: Array, depth: int) -> None:
-    """Fill a layer's cache up to `depth` tokens with copies of its first block."""
-    heads, blocks = int(dims[arena.KV_HEADS]), room_for(int(dims[arena.ROOM])) // BLOCK
-    for head in layer.view(np.uint8).reshape(heads, blocks, -1):
-        head[1 : -(-depth // BLOCK)] = head[0]
+def repeat(layer: Array, shape: Shape, room: int, depth: int) -> None:
+    """Fill a layer's cache up to `depth` tokens with copies of its first record."""
+    cache, w, used = KINDS[shape.cache], shape.head_width, -(-depth // LANES)
+    for head in layer.view(np.uint8).reshape(shape.kv_heads, -1):
+        cut = room_for(room) // LANES * cache.key_bytes(w)
+        for part, size in ((head[:cut], cache.key_bytes(w)), (head[cut:], cache.value_bytes(w))):
+            records = part.reshape(-1, size)
+            records[1:used] = records[0]

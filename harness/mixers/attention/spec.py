@@ -38,7 +38,7 @@ def speeds(shape: Shape) -> Array:
     return stretched
 
 
-BLOCK = 64  # tokens a cache grows by, as kernels.attending
+RECORD = 16  # tokens a cache grows by, as kernels.caches
 
 
 def token_bytes(shape: Shape) -> int:
@@ -50,7 +50,7 @@ def token_bytes(shape: Shape) -> int:
 
 
 def state_values(shape: Shape, depth: int) -> int:
-    return -(-depth // BLOCK) * BLOCK * shape.kv_heads * token_bytes(shape) // 4
+    return -(-depth // RECORD) * RECORD * shape.kv_heads * token_bytes(shape) // 4
 
 
 def calls(shape: Shape, tokens: int, depth: int) -> tuple[Call, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from numba import njit
 
 from harness import arena
+from harness.records import Shape
 from kernels import mcsd
 from kernels.laps import MIX, PROJECT, lap
 from kernels.sharing import gather, owner, ready
@@ -26,7 +27,7 @@ def begin(
     """Nothing is shared by the layers."""
 
 
-def repeat(layer: Array, dims: Array, depth: int) -> None:
+def repeat(layer: Array, shape: Shape, room: int, depth: int) -> None:
     """The state of any depth is one token's."""
 
 
