@@ -81,23 +81,53 @@ def _lookup(builder: Any, at: Any, mask: Any, absent: Any, size: int) -> Any:
     """Sixteen bytes at a time, or eight lanes where sixteen would want a table of 65536."""
     vector = absent.type
     lanes = min(8, 16 // size)  # of one lookup
-    table = _table(builder, size, lanes)
+    table, field = _table(builder, size, lanes), LONG(2**lanes - 1)
+    if vector.count < 64:
+        mask = builder.and_(mask, LONG(2**vector.count - 1))
+    before = _before(builder, mask, lanes)
+    fill = builder.bitcast(absent, ir.VectorType(BYTE, vector.count * size))
     parts = []
     for first in range(0, vector.count, lanes):
-        some = builder.and_(builder.lshr(mask, LONG(first)), LONG(2**lanes - 1))
+        some, passed = (
+            builder.and_(builder.lshr(bits, LONG(first)), field) for bits in (mask, before)
+        )
         entry = builder.gep(table, [INT(0), some])
         places = builder.load(builder.bitcast(entry, SIXTEEN.as_pointer()), align=1)
-        packed = builder.load(builder.bitcast(at, SIXTEEN.as_pointer()), align=1)
-        parts.append(pick(builder, _shuffle(builder, packed, places), range(lanes * size)))
-        at = builder.gep(at, [builder.mul(count_ones(builder, some), LONG(size))])
-    found = builder.bitcast(join(builder, parts), vector)
-    return builder.select(_bits(builder, mask, vector.count), found, absent)
+        here = builder.gep(at, [builder.mul(passed, LONG(size))])
+        packed = builder.load(builder.bitcast(here, SIXTEEN.as_pointer()), align=1)
+        other = pick(builder, fill, [first * size + i % (lanes * size) for i in range(16)])
+        found = _shuffle(builder, packed, places, other)
+        parts.append(pick(builder, found, range(lanes * size)))
+    return builder.bitcast(join(builder, parts), vector)
 
 
-def _shuffle(builder: Any, values: Any, places: Any) -> Any:
+def _before(builder: Any, mask: Any, lanes: int) -> Any:
+    """In each field of `lanes` bits, how many bits are set in the fields below it.
+
+    Sums within fields side by side, then over all lower ones by one product.
+    """
+    pairs = _masked(builder, builder.lshr(mask, LONG(1)), 0x55)
+    counts = builder.sub(mask, pairs)
+    counts = builder.add(
+        _masked(builder, counts, 0x33), _masked(builder, builder.lshr(counts, LONG(2)), 0x33)
+    )
+    if lanes == 8:
+        counts = _masked(builder, builder.add(counts, builder.lshr(counts, LONG(4))), 0x0F)
+    ones = 0x1111111111111111 if lanes == 4 else 0x0101010101010101
+    return builder.shl(builder.mul(counts, LONG(ones)), LONG(lanes))
+
+
+def _masked(builder: Any, value: Any, byte: int) -> Any:
+    return builder.and_(value, LONG(byte * 0x0101010101010101))
+
+
+def _shuffle(builder: Any, values: Any, places: Any, other: Any) -> Any:
+    """The bytes of `values` at `places`, and of `other` where a place is ABSENT."""
     if has("neon"):
-        return call(builder, "llvm.aarch64.neon.tbl1.v16i8", SIXTEEN, [values, places])
-    return call(builder, "llvm.x86.ssse3.pshuf.b.128", SIXTEEN, [values, places])
+        return call(builder, "llvm.aarch64.neon.tbx1.v16i8", SIXTEEN, [other, values, places])
+    found = call(builder, "llvm.x86.ssse3.pshuf.b.128", SIXTEEN, [values, places])
+    absent = builder.icmp_signed("<", places, ir.Constant(SIXTEEN, None))
+    return builder.select(absent, other, found)
 
 
 def _table(builder: Any, size: int, lanes: int) -> Any:
