@@ -48,6 +48,7 @@ def results(tmp_path):
         (("generate", "mcsd:nano@int8+prune50"), "steps come in the order"),
         (("list", "planets"), "cannot list 'planets'; known: devices"),
         (("verify", "fft"), "unknown kernel 'fft'"),
+        (("peers", "chess"), "unknown group 'chess'; known: "),
         (("table", "--results", "no-such-folder"), "does not exist"),
         (("sweep", "none.toml", "--dry-run"), "none.toml does not exist"),
         (("recommend", "--max-memory", "64 MiBs"), "64 MiBs"),

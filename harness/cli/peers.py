@@ -37,11 +37,13 @@ def peers(
 
     A run that is stopped goes on with the first group that was not finished.
     """
-    from harness import host
+    from harness import host, plugins
     from harness.peers import groups, report, runner
 
     host.require_supported()
     chosen = names or list(groups.every())
+    for name in chosen:
+        plugins.pick(groups.every(), name, "group")
     folder = results / "peers"
     with bars() as progress, TemporaryDirectory(prefix="edgewise-") as passing:
         watch = _Watch(progress, len(chosen))
