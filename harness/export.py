@@ -169,9 +169,9 @@ def _describe(writer: GGUFWriter, library: ModuleType, checkpoint: Checkpoint, k
     writer.add_rope_dimension_count(shape.head_width)
     writer.add_rope_freq_base(shape.rope_base)
     writer.add_layer_norm_rms_eps(shape.norm_epsilon)
-    if shape.vocabulary == 256:
+    if shape.vocabulary == 256 and checkpoint.recipe.origin is None:
         _describe_bytes(writer, library)
-    else:  # random weights of a public architecture: tokens are numbers
+    else:  # tokens are numbers; the tokenizer of a public model is not ours to translate
         writer.add_tokenizer_model("no_vocab")
 
 

@@ -15,7 +15,7 @@ from harness.errors import BadInput, Mismatch
 from harness.make import make, pack
 from harness.peers.frame import Setup
 from harness.records import RopeScaling
-from tests import models
+from tests import models, public
 
 pytest.importorskip("llama_cpp", reason="needs llama-cpp-python; nox -s peers brings it")
 pytest.importorskip("gguf")
@@ -100,6 +100,19 @@ def test_every_part_of_the_shape_reaches_llama_cpp(opened, changes):
     with opened(checkpoint, room=64, cache="f32") as session:
         found = session.feed(tokens, every=True)
     assert distance(found, wanted) < 1e-3
+
+
+@pytest.mark.parametrize("rope", [public.LLAMA3, {"type": "linear", "factor": 2.0}])
+def test_public_weights_give_llama_cpp_the_logits_of_their_own_forward_pass(opened, tmp_path, rope):
+    """The folder's model in float64, without any code of ours, against llama.cpp on our file."""
+    config = public.CONFIG | {"head_dim": 32, "rope_scaling": rope}
+    tensors = public.weights(config)
+    folder = public.write(tmp_path / "model", config, tensors)
+    tokens = np.random.default_rng(8).integers(0, config["vocab_size"], 96)
+    wanted = public.forward(config, tensors, tokens)
+    with opened(make(candidates.parse(f"{folder}@f16")), room=96, cache="f32") as session:
+        found = session.feed(tokens, every=True)
+    assert distance(found, wanted) < 2e-3
 
 
 @pytest.mark.parametrize("threads", [1, 2])
