@@ -140,6 +140,30 @@ def test_every_float16_is_widened_exactly(features):
     assert np.isnan(out[~number]).all()
 
 
+def test_float16_is_rounded_to_the_nearest_and_to_even(features):
+    @njit
+    def run(values, out):
+        for i in range(0, values.size, 16):
+            simd.store_f16(out, i, simd.load_f32(values, i))
+
+    exact = np.arange(2**16, dtype=np.uint16).view(np.float16)
+    exact = exact[np.isfinite(exact)].astype(np.float32)
+    between = (exact + np.roll(exact, 1)) / 2  # ties, in order of bits
+    near = np.nextafter(between, np.float32(np.inf)), np.nextafter(between, np.float32(-np.inf))
+    random = np.random.default_rng(0).standard_normal(2**14).astype(np.float32)
+    scales = np.float32(2.0) ** np.arange(-40, 40, dtype=np.float32)
+    spread = (random[:, None] * scales).reshape(-1)
+    ends = np.float32([65504, 65519.996, 65520, 1e30, np.inf, 6e-8, 2.9e-8, 1e-40, 0.0] + 7 * [1])
+    values = np.concatenate([exact, between, *near, spread, ends, -ends])
+    values = np.resize(values, -(-values.size // 16) * 16)
+    out = np.zeros(values.size, np.uint16)
+    run(values, out)
+    with np.errstate(over="ignore"):
+        np.testing.assert_array_equal(out, values.astype(np.float16).view(np.uint16))
+    run(np.full(16, np.nan, np.float32), out)
+    assert np.isnan(out[:16].view(np.float16)).all()
+
+
 def emitted(lower, cpu, monkeypatch, features, *operands):
     """Mnemonics of a function that is one operation, compiled for another CPU."""
     monkeypatch.setenv(lowering.CROSS, features)

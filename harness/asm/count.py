@@ -11,12 +11,16 @@ from collections.abc import Mapping, Sequence
 DOT = re.compile(r"v?p?dpbusds?|v?p?dpwssds?|(s|u|su|us|bf)(dot|mmla)|v?dpbf16ps")
 MULTIPLY = re.compile(r"v?f?n?m(add|sub|la|ls|ul)|v?p?mul|v?fn?m|pmadd|mla|mls|mul")
 VECTOR = re.compile(r"\b[vz]\d+\.|\{\s*[vz]\d|%[yz]mm\d|\bq\d+\b")
+ADDRESS = re.compile(r"x\d+")
 SCALAR_FLOAT = re.compile(r"(ss|sd)$")
 BRANCHES = re.compile(r"(b|b\.\w+|bl|blr|cbn?z|tbn?z|ret|j[a-z]+|callq?)$")
 
 
 def kind(instruction: str) -> str:
-    """dot, multiply, vector, load, store, scalar multiply, scalar or branch."""
+    """dot, multiply, vector, load, store, scalar multiply, scalar or branch.
+
+    A product of 64-bit integers is scalar: it finds a place in memory, and is no work on data.
+    """
     name, operands = _split(instruction)
     if BRANCHES.match(name):
         return "branch"
@@ -27,7 +31,7 @@ def kind(instruction: str) -> str:
     vector = bool(VECTOR.search(operands))
     if DOT.match(name):
         return "dot"
-    if MULTIPLY.search(name):
+    if MULTIPLY.search(name) and not ADDRESS.match(operands):
         return "multiply" if vector else "scalar multiply"
     return "vector" if vector else "scalar"
 
@@ -36,7 +40,7 @@ def _x86_kind(name: str, operands: str) -> str:
     packed = bool(VECTOR.search(operands)) or ("%xmm" in operands and not SCALAR_FLOAT.search(name))
     if DOT.match(name):
         return "dot"
-    if MULTIPLY.search(name):
+    if MULTIPLY.search(name) and name != "imulq":
         return "multiply" if packed else "scalar multiply"
     if re.match(r"v?p?mov|v?pbroadcast|vbroadcast", name) and "(" in operands:
         return "store" if operands.rstrip().endswith(")") else "load"
