@@ -137,14 +137,14 @@ def _tasks() -> list[Task]:
             if values.size >= 64 * threads:
                 works = tuple(on(work, part) for part in np.array_split(values, threads))
                 tasks.append(Task(f"{name}.{threads}", cpus, works, values.nbytes))
-        tasks += _core_tasks(cpus, threads, str(threads))
+        tasks += core_tasks(cpus, threads, str(threads))
     kinds = clusters()
     for _, cpus in kinds if len(kinds) > 1 else ():
-        tasks += _core_tasks(cpus, len(cpus), f"cpu{cpus[0]}")
+        tasks += core_tasks(cpus, len(cpus), f"cpu{cpus[0]}")
     return tasks
 
 
-def _core_tasks(cpus: tuple[int, ...], threads: int, suffix: str) -> Iterator[Task]:
+def core_tasks(cpus: tuple[int, ...], threads: int, suffix: str) -> Iterator[Task]:
     """Clock and peaks of `threads` cores together."""
     from harness import probes  # noqa: PLC0415 - brings numba
     from kernels.lowering import LANES, has  # noqa: PLC0415
