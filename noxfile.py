@@ -81,7 +81,7 @@ def kernels(session: nox.Session, path: str) -> None:
 @nox.session(venv_backend="none")
 @nox.parametrize("cpu", ["cortex-a72", "cortex-a76"], ids=["cortex-a72", "cortex-a76"])
 def emulate(session: nox.Session, cpu: str) -> None:
-    """Every kernel and the engine on an Arm core that qemu emulates; half an hour."""
+    """Every kernel and the engine on an Arm core that qemu emulates; an hour."""
     prepare(session)
     run(session, "tests.emulate", cpu, *session.posargs)
 
