@@ -6,6 +6,7 @@
 OWNER = "edgewise"
 HELPERS = (  # modules that are not kernels
     "attending",
+    "attention_over",
     "caches",
     "dots",
     "expand",
@@ -22,4 +23,5 @@ HELPERS = (  # modules that are not kernels
     "team",
     "tile_steps",
     "tiles",
+    "vectors",
 )

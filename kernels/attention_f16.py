@@ -2,13 +2,14 @@
 
     y[t,h] = sum_p softmax_p(q[t,h] . K[h',p] / sqrt(w)) V[h',p],   p <= depth + t
 
-Sizes: see attending.py. The cache is float16.
+Sizes: see attention_over.py. The cache is float16.
 """
 
 from __future__ import annotations
 
 from kernels import caches
-from kernels.attending import append_over, attend_over, attention
+from kernels.attending import append_over, attend_over
+from kernels.attention_over import attention
 
 CACHE = caches.F16
 attend, append = attend_over(CACHE), append_over(CACHE)

@@ -2,13 +2,15 @@
 
     y[t,h] = sum_p softmax_p(q[t,h] . K[h',p] / sqrt(w)) V[h',p],   p <= depth + t
 
-Sizes: see attending.py. The cache is int8 with one scale a token; queries are rounded to int8, too.
+Sizes: see attention_over.py. The cache is int8 with one scale a token; queries are rounded to
+int8, too.
 """
 
 from __future__ import annotations
 
 from kernels import caches
-from kernels.attending import append_over, attend_over, attention
+from kernels.attending import append_over, attend_over
+from kernels.attention_over import attention
 
 CACHE = caches.INT8
 attend, append = attend_over(CACHE), append_over(CACHE)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 import secrets
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,16 @@ from numba import njit, types
 from numba.core import cgutils
 from numba.core.bytecode import FunctionIdentity
 from numba.core.errors import TypingError
-from numba.core.extending import intrinsic, models, register_model
+from numba.core.extending import intrinsic
 
 from kernels import dots, expand, lowering
 from kernels.lowering import BYTE, FLOAT, HALF, INT, SHORT, call, constant, splat
 from kernels.lowering import LANES as LANES
+from kernels.vectors import BYTES as BYTES
+from kernels.vectors import F32 as F32
+from kernels.vectors import I32 as I32
+from kernels.vectors import Vector as Vector
+from kernels.vectors import expander, loader, operation, pointer, spreader, storer
 
 # The linker tells functions of one name and signature, such as those of a factory, by a number that
 # Numba counts from 1 in every process. Cached plans of two processes that meet in a third would run
@@ -48,128 +52,31 @@ INNER = {**EXACT, "no_cpython_wrapper": True}
 PART = {**OPTIONS, "inline": "always"}
 
 
-class Vector(types.Type):  # type: ignore[misc]
-    """`count` values of one LLVM element type, held in registers."""
-
-    def __init__(self, label: str, element: Any, count: int) -> None:
-        self.llvm = ir.VectorType(element, count)
-        super().__init__(name=f"Vector({label} x {count})")
-
-
-@register_model(Vector)
-class _VectorModel(models.PrimitiveModel):  # type: ignore[misc]
-    def __init__(self, manager: Any, numba_type: Vector) -> None:
-        super().__init__(manager, numba_type, numba_type.llvm)
-
-
-F32 = Vector("float32", FLOAT, LANES)
-I32 = Vector("int32", INT, LANES)
-BYTES = Vector("byte", BYTE, 4 * LANES)
-
-
-def _pointer(context: Any, builder: Any, array_type: Any, array: Any, index: Any) -> Any:
-    return builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
-
-
-def _loader(result: Any, memory: Any, convert: Callable[[Any, Any], Any] | None = None) -> Any:
-    """load(array, index): `memory` read at array[index], index in the array's own elements."""
-
-    @intrinsic
-    def load(typing_context, array, index):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-            at = _pointer(context, builder, signature.args[0], args[0], args[1])
-            value = builder.load(builder.bitcast(at, memory.as_pointer()), align=1)
-            return convert(builder, value) if convert else value
-
-        return result(array, types.intp), generate
-
-    return load
-
-
-def _storer(value_type: Any, convert: Callable[[Any, Any], Any] | None = None) -> Any:
-    """store(array, index, value), unaligned."""
-
-    @intrinsic
-    def store(typing_context, array, index, value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-            at = _pointer(context, builder, signature.args[0], args[0], args[1])
-            stored = convert(builder, args[2]) if convert else args[2]
-            builder.store(stored, builder.bitcast(at, stored.type.as_pointer()), align=1)
-            return context.get_dummy_value()
-
-        return types.void(array, types.intp, value_type), generate
-
-    return store
-
-
-def _operation(result: Any, operands: tuple[Any, ...], lower: Callable[..., Any]) -> Any:
-    """A function of register values; `lower(builder, *values)` emits it."""
-    if len(operands) == 1:
-
-        @intrinsic
-        def unary(typing_context, a):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-            return result(*operands), lambda context, builder, sig, args: lower(builder, *args)
-
-        return unary
-    if len(operands) == 2:
-
-        @intrinsic
-        def binary(typing_context, a, b):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-            return result(*operands), lambda context, builder, sig, args: lower(builder, *args)
-
-        return binary
-
-    @intrinsic
-    def ternary(typing_context, a, b, c):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        return result(*operands), lambda context, builder, sig, args: lower(builder, *args)
-
-    return ternary
-
-
 # ---- memory --------------------------------------------------------------------------------
 
-load_f32 = _loader(F32, F32.llvm)
-load_f16 = _loader(  # sixteen float16 widened to float32
+load_f32 = loader(F32, F32.llvm)
+load_f16 = loader(  # sixteen float16 widened to float32
     F32, ir.VectorType(HALF, LANES), lowering.half_to_float
 )
-load_bf16 = _loader(F32, ir.VectorType(SHORT, LANES), lowering.bfloat_to_float)
-load_bytes = _loader(BYTES, BYTES.llvm)
-store_f32 = _storer(F32)
-store_i8 = _storer(  # sixteen int32 narrowed to bytes
+load_bf16 = loader(F32, ir.VectorType(SHORT, LANES), lowering.bfloat_to_float)
+load_bytes = loader(BYTES, BYTES.llvm)
+store_f32 = storer(F32)
+store_i8 = storer(  # sixteen int32 narrowed to bytes
     I32, lambda b, v: b.trunc(v, ir.VectorType(BYTE, LANES))
 )
-store_f16 = _storer(F32, lowering.float_to_half)
+store_f16 = storer(F32, lowering.float_to_half)
 
 
-def _spreader(convert: Callable[[Any, Any], Any]) -> Any:
-    """spread(array, index, stride, value): sixteen elements, `stride` places apart."""
-
-    @intrinsic
-    def spread(typing_context, array, index, stride, value):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-            elements, place = convert(builder, args[3]), args[1]
-            for i in range(LANES):
-                at = _pointer(context, builder, signature.args[0], args[0], place)
-                element = builder.extract_element(elements, INT(i))
-                builder.store(element, builder.bitcast(at, element.type.as_pointer()), align=1)
-                place = builder.add(place, args[2])
-            return context.get_dummy_value()
-
-        return types.void(array, types.intp, types.intp, F32), generate
-
-    return spread
-
-
-spread_f32 = _spreader(lambda b, v: v)
-spread_f16 = _spreader(
+spread_f32 = spreader(lambda b, v: v)
+spread_f16 = spreader(
     lambda b, v: b.bitcast(lowering.float_to_half(b, v), ir.VectorType(SHORT, LANES))
 )
-peek_f32 = _loader(types.float32, FLOAT)
-peek_i32 = _loader(types.int32, INT)
-poke_f32 = _storer(types.float32)
-poke_i32 = _storer(types.int32)
+peek_f32 = loader(types.float32, FLOAT)
+peek_i32 = loader(types.int32, INT)
+poke_f32 = storer(types.float32)
+poke_i32 = storer(types.int32)
 # four bytes repeated in every lane
-repeat4 = _loader(BYTES, INT, lambda b, v: b.bitcast(splat(b, v, I32.llvm), BYTES.llvm))
+repeat4 = loader(BYTES, INT, lambda b, v: b.bitcast(splat(b, v, I32.llvm), BYTES.llvm))
 
 
 @intrinsic(prefer_literal=True)
@@ -183,7 +90,7 @@ def quad(typing_context, array, index, j):  # type: ignore[no-untyped-def]  # no
     which = j.literal_value
 
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        at = _pointer(context, builder, signature.args[0], args[0], args[1])
+        at = pointer(context, builder, signature.args[0], args[0], args[1])
         return lowering.quad(builder, builder.bitcast(at, BYTE.as_pointer()), which)
 
     return BYTES(array, types.intp, j), generate
@@ -194,48 +101,30 @@ def prefetch(typing_context, array, index):  # type: ignore[no-untyped-def]  # n
     """Ask for the cache line of array[index], to be read soon; never faults."""
 
     def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        at = _pointer(context, builder, signature.args[0], args[0], args[1])
+        at = pointer(context, builder, signature.args[0], args[0], args[1])
         lowering.prefetch(builder, at)
         return context.get_dummy_value()
 
     return types.void(array, types.intp), generate
 
 
-def _expander(result: Any, absent: Any, convert: Callable[[Any, Any], Any] | None = None) -> Any:
-    """expand(array, index, mask): values stored in a row at array[index], in the lanes of a mask.
-
-    mask: int64, of which the lowest bits count, one a lane; other lanes are `absent`.
-    """
-
-    @intrinsic
-    def load(typing_context, array, index, mask):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-        def generate(context, builder, signature, args):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN202
-            at = _pointer(context, builder, signature.args[0], args[0], args[1])
-            value = expand.expand(builder, builder.bitcast(at, BYTE.as_pointer()), args[2], absent)
-            return convert(builder, value) if convert else value
-
-        return result(array, types.intp, types.int64), generate
-
-    return load
-
-
-expand_f32 = _expander(F32, ir.Constant(F32.llvm, None))
-expand_f16 = _expander(  # sixteen float16 widened to float32
+expand_f32 = expander(F32, ir.Constant(F32.llvm, None))
+expand_f16 = expander(  # sixteen float16 widened to float32
     F32,
     ir.Constant(ir.VectorType(SHORT, LANES), None),
     lambda b, v: lowering.half_to_float(b, b.bitcast(v, ir.VectorType(HALF, LANES))),
 )
-expand_biased = _expander(BYTES, constant(BYTES.llvm, 128))  # bytes plus 128, so that 128 is zero
-expand_nibbles = _operation(  # of 64 bytes in a row; 8 is zero
+expand_biased = expander(BYTES, constant(BYTES.llvm, 128))  # bytes plus 128, so that 128 is zero
+expand_nibbles = operation(  # of 64 bytes in a row; 8 is zero
     BYTES,
     (BYTES, types.int64),
     lambda b, v, m: expand.expand_register(b, v, m, constant(BYTES.llvm, 8)),
 )
-load_nibbles = _loader(  # 64 of them, the lower half of a byte first
+load_nibbles = loader(  # 64 of them, the lower half of a byte first
     BYTES, ir.VectorType(BYTE, 32), lowering.unfold_nibbles
 )
-peek_i64 = _loader(types.int64, ir.IntType(64))
-count_ones = _operation(types.int64, (types.int64,), expand.count_ones)
+peek_i64 = loader(types.int64, ir.IntType(64))
+count_ones = operation(types.int64, (types.int64,), expand.count_ones)
 
 # ---- compilation ---------------------------------------------------------------------------
 
@@ -260,19 +149,19 @@ def opaque(typing_context, value):  # type: ignore[no-untyped-def]  # noqa: ANN0
 
 # ---- arithmetic ----------------------------------------------------------------------------
 
-splat_f32 = _operation(F32, (types.float32,), lambda b, v: splat(b, v, F32.llvm))
-splat_i32 = _operation(I32, (types.int32,), lambda b, v: splat(b, v, I32.llvm))
-add = _operation(F32, (F32, F32), lambda b, x, y: b.fadd(x, y))
-multiply = _operation(F32, (F32, F32), lambda b, x, y: b.fmul(x, y))
-fma = _operation(F32, (F32, F32, F32), lowering.fma)
-greater = _operation(  # lane by lane, the larger; a NaN is passed over
+splat_f32 = operation(F32, (types.float32,), lambda b, v: splat(b, v, F32.llvm))
+splat_i32 = operation(I32, (types.int32,), lambda b, v: splat(b, v, I32.llvm))
+add = operation(F32, (F32, F32), lambda b, x, y: b.fadd(x, y))
+multiply = operation(F32, (F32, F32), lambda b, x, y: b.fmul(x, y))
+fma = operation(F32, (F32, F32, F32), lowering.fma)
+greater = operation(  # lane by lane, the larger; a NaN is passed over
     F32, (F32, F32), lambda b, x, y: call(b, "llvm.maxnum.v16f32", F32.llvm, [x, y])
 )
-absolute = _operation(F32, (F32,), lambda b, x: call(b, "llvm.fabs.v16f32", F32.llvm, [x]))
-add_i32 = _operation(I32, (I32, I32), lambda b, x, y: b.add(x, y))
-nearest = _operation(F32, (F32,), lambda b, x: call(b, "llvm.rint.v16f32", F32.llvm, [x]))
-divide = _operation(F32, (F32, F32), lambda b, x, y: b.fdiv(x, y))
-subtract = _operation(F32, (F32, F32), lambda b, x, y: b.fsub(x, y))
+absolute = operation(F32, (F32,), lambda b, x: call(b, "llvm.fabs.v16f32", F32.llvm, [x]))
+add_i32 = operation(I32, (I32, I32), lambda b, x, y: b.add(x, y))
+nearest = operation(F32, (F32,), lambda b, x: call(b, "llvm.rint.v16f32", F32.llvm, [x]))
+divide = operation(F32, (F32, F32), lambda b, x, y: b.fdiv(x, y))
+subtract = operation(F32, (F32, F32), lambda b, x, y: b.fsub(x, y))
 
 
 def _scaled(builder: Any, x: Any, n: Any) -> Any:
@@ -281,7 +170,7 @@ def _scaled(builder: Any, x: Any, n: Any) -> Any:
 
 
 # x 2^n for whole n, by adding to the bits of the exponent, which must stay a finite number's
-scaled = _operation(F32, (F32, F32), _scaled)
+scaled = operation(F32, (F32, F32), _scaled)
 
 
 def _first(builder: Any, x: Any, count: Any, other: Any) -> Any:
@@ -290,7 +179,7 @@ def _first(builder: Any, x: Any, count: Any, other: Any) -> Any:
     return builder.select(below, x, other)
 
 
-first = _operation(F32, (F32, types.int32, F32), _first)  # x in the first `count` lanes, else other
+first = operation(F32, (F32, types.int32, F32), _first)  # x in the first `count` lanes, else other
 
 
 def _within(builder: Any, x: Any, low: Any, high: Any) -> Any:
@@ -299,14 +188,14 @@ def _within(builder: Any, x: Any, low: Any, high: Any) -> Any:
     return builder.select(builder.fcmp_ordered("<", x, low), low, x)
 
 
-within = _operation(F32, (F32, F32, F32), _within)  # held between low and high; NaN stays a NaN
-to_f32 = _operation(F32, (I32,), lambda b, x: b.sitofp(x, F32.llvm))
-round_i32 = _operation(  # to nearest, ties to even
+within = operation(F32, (F32, F32, F32), _within)  # held between low and high; NaN stays a NaN
+to_f32 = operation(F32, (I32,), lambda b, x: b.sitofp(x, F32.llvm))
+round_i32 = operation(  # to nearest, ties to even
     I32,
     (F32,),
     lambda b, x: b.fptosi(call(b, "llvm.rint.v16f32", F32.llvm, [x]), I32.llvm),
 )
-sum_f32 = _operation(
+sum_f32 = operation(
     types.float32,
     (F32,),
     lambda b, x: b.call(
@@ -319,26 +208,26 @@ sum_f32 = _operation(
         fastmath=("reassoc",),
     ),
 )
-largest = _operation(
+largest = operation(
     types.float32, (F32,), lambda b, x: call(b, "llvm.vector.reduce.fmax.v16f32", FLOAT, [x])
 )
-sum_i32 = _operation(
+sum_i32 = operation(
     types.int32, (I32,), lambda b, x: call(b, "llvm.vector.reduce.add.v16i32", INT, [x])
 )
-lane = _operation(types.float32, (F32, types.intp), lambda b, x, i: b.extract_element(x, i))
-set_lane = _operation(
+lane = operation(types.float32, (F32, types.intp), lambda b, x, i: b.extract_element(x, i))
+set_lane = operation(
     F32, (F32, types.intp, types.float32), lambda b, x, i, v: b.insert_element(x, v, i)
 )
-low_nibbles = _operation(BYTES, (BYTES,), lowering.low_nibbles)
-high_nibbles = _operation(BYTES, (BYTES,), lowering.high_nibbles)
+low_nibbles = operation(BYTES, (BYTES,), lowering.low_nibbles)
+high_nibbles = operation(BYTES, (BYTES,), lowering.high_nibbles)
 
 # ---- dot products: lane i of the total += sum of w[4i+j] * x[4i+j], j < 4; bytes of x are signed
 
-dot4 = _operation(I32, (I32, BYTES, BYTES), dots.dot4)  # w unsigned
-dot4_nibbles = _operation(I32, (I32, BYTES, BYTES), dots.dot4_nibbles)  # w in 0..15
+dot4 = operation(I32, (I32, BYTES, BYTES), dots.dot4)  # w unsigned
+dot4_nibbles = operation(I32, (I32, BYTES, BYTES), dots.dot4_nibbles)  # w in 0..15
 # w holds weights plus 128, x is -127..127, and the total began with biased_start(-128 * sum of x)
-dot4_biased = _operation(I32, (I32, BYTES, BYTES), dots.dot4_biased)
-biased_start = _operation(I32, (types.int32,), dots.biased_start)
+dot4_biased = operation(I32, (I32, BYTES, BYTES), dots.dot4_biased)
+biased_start = operation(I32, (types.int32,), dots.biased_start)
 
 
 @njit(**EXACT)
