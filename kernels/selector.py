@@ -40,8 +40,9 @@ def score(
         for i in range(k):
             total += row[i] * source[i]
         inner[inner_to + j] = total
-    out = scores[to : to + g]
-    out[:] = weights[bias_at : bias_at + g]
+    out, bias = scores[to : to + g], weights[bias_at : bias_at + g]
+    for i in range(g):  # assigning a slice would compile the checks of its shape, for two seconds
+        out[i] = bias[i]
     for j in range(r):
         factor, column = inner[inner_to + j], weights[outer_at + j * g :][:g]
         for i in range(g):

@@ -191,7 +191,7 @@ def enter(
     prepared, logits, norms, mixers, ffns, ends,
 ):
     # as thread 0 one job, as another each that comes, as -1 none any more; True: team stopped
-    turn, width, vocabulary = 0, dims[arena.WIDTH], dims[arena.VOCABULARY]
+    turn, width, vocabulary = opaque(0), dims[arena.WIDTH], dims[arena.VOCABULARY]
     while take(thread, threads, block, n, depth, first_logit, turn):
         turn += 1
         n, depth, first_logit = block[JOB], block[JOB + 1], block[JOB + 2]
