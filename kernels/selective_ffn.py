@@ -123,8 +123,8 @@ def gather(
         for i in range(count):
             t = int(table[chosen_at + 2 * g + 1 + start + i])
             copy, whole = spare + i * stride, at + t * stride
-            for i in range(stride):
-                activations[copy + i] = activations[whole + i]
+            for byte in range(stride):
+                activations[copy + byte] = activations[whole + byte]
     one = to + 2 * w * start
     two = one + count * w
     multiply(
