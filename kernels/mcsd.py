@@ -63,7 +63,9 @@ def scan(
     channels stay in the first cache.
     """
     width = c * w
-    s, d, z = state[:width], state[width : 2 * width], state[2 * width : 2 * width + c]
+    s, d, counts = state[:width], state[width : 2 * width], state[2 * width : 2 * width + c]
+    # Threads that count side by side in one cache line would take it from each other each token.
+    z = counts if n == 1 else counts.copy()
     one = simd.splat_f32(np.float32(1.0))
     for t in range(n):
         row = t * pitch
@@ -101,6 +103,7 @@ def scan(
                 y[row + i] = u[row + i] * silu(s[i]) + sigmoid(f[row + i]) * normed
                 s[i] += (v[row + i] - s[i]) * blend
                 d[i] = kept * d[i] + b * e[row + i]
+    counts[first:last] = z[first:last]
 
 
 @njit(**OPTIONS)

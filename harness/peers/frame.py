@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from harness.errors import BadPlugin
@@ -66,6 +67,7 @@ class Group:
     peers: names of engines whose version, build and threads the table states
     environment: variables of the process, beside those of the run; None takes one away
     table(cells): Markdown that shows the same cells another way, below their list
+    figure(cells, path): draws them next to the tables; None when too much of it is missing
     """
 
     name: str
@@ -77,6 +79,7 @@ class Group:
     environment: Mapping[str, str | None] = field(default_factory=dict)
     timeout: float = 1800.0  # seconds until the process counts as hung
     table: Callable[[Sequence[Cell]], str] = lambda found: ""
+    figure: Callable[[Sequence[Cell], Path], Path | None] | None = None
     source: str = ""
 
 

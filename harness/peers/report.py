@@ -73,6 +73,10 @@ def write(found: Sequence[Done], folder: Path, readme: Path | None) -> list[Path
     store.write_bytes(paths[0], as_csv(found).encode())
     title = "# Side by side with other engines\n\nMade by `nox -s peers`.\n\n"
     store.write_bytes(paths[1], (title + markdown(found)).encode())
+    for done in found:
+        draw = groups.every()[done.group].figure
+        drawn = draw(done.cells, folder / f"{done.group}.png") if draw else None
+        paths += [drawn] if drawn else []
     if readme is not None:
         paths.append(publish.fill(readme, {BLOCK: block(found, folder.as_posix())}))
     return paths

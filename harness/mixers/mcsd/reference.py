@@ -10,7 +10,7 @@ reads x_0 itself. Source: MCSD, arXiv 2406.12230 v1, eq. 1-21.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -94,6 +94,36 @@ def read_recurrent(x: Tensor, log_rates: Tensor) -> Tensor:
     return torch.stack(reads, dim=1)
 
 
+def fuse(u: Tensor, f: Tensor, read: Tensor, gain: Tensor) -> Tensor:
+    """What was read (b,n,g,w), slope then decay, gated by u, f (b,n,c,w); gain (c,w); eq. 20."""
+    slope, decay = read.chunk(2, dim=2)
+    normed = decay * torch.rsqrt(decay.square().mean(-1, keepdim=True) + EPS)
+    return u * F.silu(slope) + torch.sigmoid(f) * normed * gain
+
+
+def mixing(
+    arrays: Sequence[NDArray[np.float32]], form: str, threads: int
+) -> Callable[[], NDArray[np.float32]]:
+    """Mixing without projections, to be timed: a call returns y (n,c,w).
+
+    arrays: u v f e (n,c,w), slope decay (c,), gain (c*w,); form: "chunked" or "recurrent"
+    """
+    read_by = {"chunked": read_chunked, "recurrent": read_recurrent}[form]
+    u, v, f, e, slope, decay, gain = (torch.from_numpy(array) for array in arrays)
+    c, w = u.shape[1:]
+    log_rates = torch.log(torch.cat([slope, decay]).double())
+    memories = torch.cat([v, e], dim=1).transpose(0, 1)[:, :, None]  # (g,n,1,w)
+
+    @torch.inference_mode()
+    def call() -> NDArray[np.float32]:
+        read = read_by(memories, log_rates).permute(2, 1, 0, 3)
+        mixed: NDArray[np.float32] = fuse(u[None], f[None], read, gain.view(c, w))[0].numpy()
+        return mixed
+
+    torch.set_num_threads(threads)
+    return call
+
+
 def _scale(log_rates: Tensor, n: int) -> Tensor:
     """Factor of each read (g,n); 1 / Z_t for slopes (eq. 16), the rate itself for decays."""
     c = log_rates.shape[0] // 2
@@ -142,10 +172,7 @@ class Mcsd(nn.Module):
         read_by = read_matrix if n <= MATRIX_UP_TO else read_chunked
         stacked = memories.flatten(2, 3).permute(2, 1, 0, 3)  # (g,n,b,w)
         read = read_by(stacked, F.logsigmoid(self.logits)).permute(2, 1, 0, 3)  # (b,n,g,w)
-        slope, decay = read[:, :, :c], read[:, :, c:]
-        normed = decay * torch.rsqrt(decay.square().mean(-1, keepdim=True) + EPS)
-        fused = u * F.silu(slope) + torch.sigmoid(f) * normed * self.gain.view(c, w)
-        out = fused.reshape(b, n, width)
+        out = fuse(u, f, read, self.gain.view(c, w)).reshape(b, n, width)
         return out if self.paper else F.linear(out, self.o)
 
     def export(self) -> dict[str, NDArray[np.float32]]:
