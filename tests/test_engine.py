@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -421,3 +422,50 @@ def test_a_plan_that_cannot_be_written_is_one_clear_line(tmp_path, monkeypatch):
     checkpoint = made(("attention", "mcsd", "mcsd", "attention"), "dense", "f32")
     with pytest.raises(plan.HarnessError, match=r"^cannot write the plan .* EDGEWISE_CACHE"):
         session.open_session(checkpoint, room=4)
+
+
+OPENED = """
+import sys
+from tests import models
+from harness.engines.numba import session
+with session.open_session(models.checkpoint(models.shape(("mcsd",))), room=4) as s:
+    print("opened", flush=True)
+    print(float(session.step(s, 1).sum()))
+"""
+
+
+def test_plans_survive_two_compilers_at_once_and_damaged_files(tmp_path):
+    environment = {**os.environ, "EDGEWISE_CACHE": str(tmp_path)}
+
+    def opened():
+        done = subprocess.run(
+            [sys.executable, "-c", OPENED],
+            cwd=ROOT, env=environment, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        return done.stdout
+
+    # two processes that compile one plan at once
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(lambda _: opened(), range(2))
+    assert first == second
+    (compiled,) = tmp_path.glob("plans/*/__pycache__/*.nbc")
+    compiled.write_bytes(compiled.read_bytes()[:1000])
+    assert opened() == first
+    (plan_file,) = tmp_path.glob("plans/*/plan_*.py")
+    text_of_plan = plan_file.read_text()
+    plan_file.write_text(text_of_plan[:100])
+    assert opened() == first
+    assert plan_file.read_text() == text_of_plan
+
+
+def test_a_plan_that_numba_cannot_keep_is_compiled_in_memory(monkeypatch):
+    checkpoint = made(("mcsd", "mcsd"), "dense", "f32")
+    module = plan.load(checkpoint)
+    plan.renew(module)
+    # no place for a cache that Numba knows of
+    monkeypatch.setattr("numba.core.caching.CacheImpl._locator_classes", [])
+    again = plan.load(checkpoint)
+    assert again is not module
+    assert again.enter._cache.cache_path is None
+    plan.renew(again)

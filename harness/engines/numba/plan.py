@@ -41,15 +41,35 @@ def load(checkpoint: Checkpoint) -> ModuleType:
     if name in sys.modules:
         return sys.modules[name]
     path = _home() / f"{name}.py"
-    if not path.exists():
+    if not _holds(path, text):
         _write_atomically(path, text)
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise HarnessError(f"the plan {path} cannot be imported; delete it and try again")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
-    spec.loader.exec_module(module)
+    try:
+        spec.loader.exec_module(module)
+    except RuntimeError:
+        # Numba refuses when it may write nowhere: compile in each process, then.
+        exec(compile(text.replace("cache=True, ", ""), path, "exec"), vars(module))
     return module
+
+
+def renew(module: ModuleType) -> None:
+    """Forget what was compiled of a plan, here and on disk, as when its file turns out broken."""
+    path = Path(str(module.__file__))
+    for file in (path.parent / "__pycache__").glob(f"{path.stem}.*"):
+        with suppress(OSError):
+            file.unlink()
+    del sys.modules[path.stem]
+
+
+def _holds(path: Path, text: str) -> bool:
+    try:
+        return path.read_text("utf-8") == text
+    except (OSError, ValueError):
+        return False
 
 
 def first_seconds(module: ModuleType, seconds: float) -> float:

@@ -6,6 +6,7 @@ import time
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass
+from types import ModuleType
 
 import numpy as np
 
@@ -58,25 +59,40 @@ def open_session(
     if threads < 1 or room < 1 or chunk < 1:
         raise BadInput(f"threads, room and chunk must be at least 1: {threads}, {room}, {chunk}")
     laid_out = arenas.build(checkpoint, room, chunk, threads)
-    module = plan.load(checkpoint)
     tokens = np.zeros(chunk, np.int64)
     a = laid_out
     arrays = (
         tokens, a.dims, a.weights, a.small, a.state, a.scratch, a.prepared, a.logits,
         a.norms, a.mixers, a.ffns, a.ends,
     )  # fmt: skip
+    module, seconds = _compiled(checkpoint, arrays)
     team = crew.Crew(threads, module.enter, arrays)
     session = Session(checkpoint.recipe.name, laid_out, team, tokens, room, checkpoint.shape)
-    begin = time.perf_counter()
-    alone = crew.Crew(1, module.enter, arrays)  # compiles before any other thread waits for it
-    crew.run(alone, 1, 0, 0)
-    session.load_seconds = time.perf_counter() - begin
-    session.compile_seconds = plan.first_seconds(module, session.load_seconds)
+    session.load_seconds = seconds
+    session.compile_seconds = plan.first_seconds(module, seconds)
     reset(session)
     crew.start(team, cores)
     # Also when the interpreter ends, or when nobody has the session any more.
     weakref.finalize(session, crew.stop, team)
     return session
+
+
+def _compiled(checkpoint: Checkpoint, arrays: Sequence[Array]) -> tuple[ModuleType, float]:
+    """The plan after a first call, which compiles it or loads it, and the seconds of that call.
+
+    One thread makes it, so that no other waits for a compiler.
+    """
+    module = plan.load(checkpoint)
+    begin = time.perf_counter()
+    try:
+        crew.run(crew.Crew(1, module.enter, arrays), 1, 0, 0)
+    except Exception:
+        # Most likely a damaged file in the cache, which Numba reports in as many ways as there
+        # are damages. Anything else is raised again by what comes out of the compiler.
+        plan.renew(module)
+        module = plan.load(checkpoint)
+        crew.run(crew.Crew(1, module.enter, arrays), 1, 0, 0)
+    return module, time.perf_counter() - begin
 
 
 def close(session: Session) -> None:
