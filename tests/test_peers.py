@@ -19,7 +19,7 @@ from harness import plugins, store
 from harness.errors import BadInput, BadPlugin
 from harness.peers import groups, limit, report, runner
 from harness.peers.frame import Cell, Setup, failed, parts, verdict
-from harness.peers.groups import selective, sparsity, steps
+from harness.peers.groups import depth, selective, sparsity, steps
 from harness.peers.rounds import faster, geometric_mean, rounds, settle, share, timed
 
 GROUP = """
@@ -390,3 +390,18 @@ def test_no_layer_of_a_whole_step_repeats_another():
 
 def test_work_is_timed_by_the_turn():
     assert timed(lambda: time.sleep(0.001), turns=5)() >= 0.001
+
+
+def test_depths_become_a_figure_when_any_were_measured(tmp_path):
+    def cell(at, rival, theirs):
+        name = depth.rival_name(at, rival, 2)
+        return Cell(cell=name, ours=1e-3, theirs=theirs, ratio=theirs / 1e-3)
+
+    found = [cell(at, rival, 2e-3 + at * 1e-6) for at in (0, 2048, 16384) for rival in depth.RIVALS]
+    path = depth.figure(found, tmp_path / "depth.png")
+    assert path == tmp_path / "depth.png"
+    assert path.stat().st_size > 10_000
+    text = (tmp_path / "depth.svg").read_text()
+    for words in ("MCSD", "our Transformer", "llama.cpp's Transformer", "16384", "18.4x"):
+        assert words in text
+    assert depth.figure([failed("x", "", "absent")], tmp_path / "none.png") is None

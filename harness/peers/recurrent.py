@@ -27,7 +27,7 @@ class Recurrent:
 def read(session: engine.Session, at: Sequence[int]) -> Recurrent:
     """Let a fresh session read a text, and keep its state at depths in rising order."""
     engine.reset(session)
-    tokens, states = twins.text(session.vocabulary, max(at) + 1), {}
+    tokens, states = twins.text(session.shape.vocabulary, max(at) + 1), {}
     for depth in at:
         if depth > session.depth:
             engine.feed(session, tokens[session.depth : depth])
@@ -37,7 +37,7 @@ def read(session: engine.Session, at: Sequence[int]) -> Recurrent:
 
 def turn_at(ours: Recurrent, depth: int, steps: int) -> Side:
     """Seconds of one of `steps` tokens from a depth that it has been at."""
-    tokens = [int(token) for token in twins.text(ours.session.vocabulary, steps)]
+    tokens = [int(token) for token in twins.text(ours.session.shape.vocabulary, steps)]
 
     def turn() -> float:
         ours.rewind(depth)

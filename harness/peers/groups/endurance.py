@@ -48,7 +48,7 @@ def cells(setup: Setup) -> Iterator[Cell]:
 
 
 def _run(session: engine.Session, threads: int) -> Iterator[Cell]:
-    tokens = [int(token) for token in twins.text(session.vocabulary, SPAN)]
+    tokens = [int(token) for token in twins.text(session.shape.vocabulary, SPAN)]
     seconds = np.empty((TOKENS // SPAN, SPAN))
     for token in tokens:
         engine.step(session, token)  # fast clocks, awake helpers, every page in use
