@@ -21,6 +21,8 @@ from kernels.simd import OPTIONS
 from tests import models
 
 ROOT = Path(__file__).parents[1]
+LONG = 100_000  # tokens whose prefill takes many seconds
+SOON = 5.0  # seconds; it takes one where the machine has nothing else to do
 PATIENCE = 60.0  # seconds after which a test that should have ended counts as hung
 POSIX = pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="needs Linux")
 
@@ -72,7 +74,7 @@ OPEN = """
 import os, sys, time
 from harness.engines.numba import session
 from harness.errors import HarnessError
-from tests.test_threads import checkpoint, logits, text
+from tests.test_threads import LONG, checkpoint, logits, text
 def opened(room, threads=2):
     return session.open_session(checkpoint(), room=room, threads=threads)
 def ready():
@@ -271,10 +273,10 @@ INTERRUPTED = (
     OPEN
     + """
 wanted = logits()
-s = opened(10**6)
+s = opened(LONG)
 ready()
 try:
-    session.feed(s, text(10**6))
+    session.feed(s, text(LONG))
 except KeyboardInterrupt:
     print("interrupted", s.depth % 64)
 try:
@@ -297,15 +299,15 @@ def test_ctrl_c_ends_a_long_prefill_and_the_session_works_after_a_reset():
         "a call of the session of test:tiny was interrupted; reset it before the next",
         "True",
     ]
-    assert seconds < 2
+    assert seconds < SOON
 
 
 UNCAUGHT = (
     OPEN
     + """
-s = opened(10**6)
+s = opened(LONG)
 ready()
-session.feed(s, text(10**6))
+session.feed(s, text(LONG))
 """
 )
 
@@ -314,7 +316,7 @@ def test_ctrl_c_that_nobody_catches_ends_the_process():
     code, out, seconds = python(UNCAUGHT, send=signal.SIGINT, after=0.3)
     assert code == -signal.SIGINT
     assert out.strip().endswith("KeyboardInterrupt")
-    assert seconds < 2
+    assert seconds < SOON
 
 
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="needs a timer")
@@ -373,12 +375,12 @@ def test_a_helper_that_fails_ends_the_call_and_not_the_patience():
 
 
 def test_a_session_closed_by_another_thread_ends_its_call_soon():
-    s = session.open_session(checkpoint(), room=10**6, threads=2)
+    s = session.open_session(checkpoint(), room=LONG, threads=2)
     caught = []
 
     def read():
         try:
-            session.feed(s, text(10**6))
+            session.feed(s, text(LONG))
         except BadInput as error:
             caught.append(str(error))
 
@@ -424,7 +426,7 @@ def test_a_forked_child_is_told_that_the_threads_stayed_behind():
 def test_an_interpreter_may_end_without_closing_anything(pause):
     code, out, seconds = python(f"{OPEN}\ns = opened(20, 4)\nready()\ntime.sleep({pause})")
     assert (code, out) == (0, "")
-    assert seconds < 2 + pause
+    assert seconds < SOON + pause
 
 
 def test_a_forgotten_session_sends_its_threads_home():
