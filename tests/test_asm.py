@@ -63,6 +63,34 @@ def test_innermost_loops_are_found_with_all_their_blocks_wherever_they_stand():
     assert [line.split()[0] for line in second.lines] == ["ldr", "b", "subs", "b.eq", "b"]
 
 
+ENTERED_IN_THE_MIDDLE = """
+run:
+	movq	%rdi, %rsi
+.LBB0_1:
+	xorl	%eax, %eax
+	jmp	.LBB0_3
+	.p2align	4
+.LBB0_2:
+	vmovdqu	(%rcx), %ymm0
+	testq	%rax, %rax
+	jle	.LBB0_4
+.LBB0_3:
+	cmpq	$9, %r8
+	jle	.LBB0_2
+	prefetcht1	(%rcx)
+	jmp	.LBB0_2
+.LBB0_4:
+	decq	%rsi
+	jne	.LBB0_1
+	retq
+"""
+
+
+def test_a_loop_that_is_entered_in_its_middle_is_whole():
+    (loop,) = innermost(ENTERED_IN_THE_MIDDLE)
+    assert (loop.label, loop.depth, loop.blocks) == (".LBB0_2", 2, 3)
+
+
 def test_the_hot_loop_is_the_deeper_one_that_reads_more():
     assert [loop.label for loop in asm.hot(innermost(NESTED))] == [".LBB0_2"]
     assert asm.hot([]) == []

@@ -55,7 +55,9 @@ def _functions(assembly: str) -> Iterator[tuple[str, list[_Block]]]:
             if instruction.startswith(("#", "//")):
                 continue
             blocks[-1].lines.append(instruction)
-            if JUMPS.match(instruction.split()[0]):
+            mnemonic = instruction.split()[0]
+            # what follows an unconditional jump has a label, or is never reached
+            if JUMPS.match(mnemonic) and mnemonic not in ENDS:
                 blocks.append(_Block("", []))
     if blocks:
         yield name, blocks
