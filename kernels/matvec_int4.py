@@ -12,6 +12,8 @@ taken off through the accumulator's first value. Rows and columns past the end a
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 from numba import njit
 
@@ -49,6 +51,41 @@ def layout_bytes(m: int, k: int) -> int:
     return -(-m // LANES) * -(-k // GROUP) * RECORD
 
 
+def _summer(far: bool) -> Callable[..., simd.Vector]:
+    """A row block times a vector; from far away, lines are asked for a page ahead."""
+
+    @njit(**EXACT)
+    def total(weights: Array, p: int, activations: Array, at: int, groups: int) -> simd.Vector:
+        found, zero = simd.splat_f32(np.float32(0.0)), simd.splat_i32(np.int32(0))
+        for g in range(groups):
+            x = at + g * GROUP_BYTES
+            surplus = simd.peek_i32(activations, x + SUM) * np.int32(-8)
+            a, b = simd.splat_i32(surplus), zero
+            for i in range(2):
+                w = simd.load_bytes(weights, p + 32 + 128 * i)
+                v = simd.load_bytes(weights, p + 96 + 128 * i)
+                j = x + 16 * i
+                a = simd.dot4_nibbles(a, simd.low_nibbles(w), simd.quad(activations, j, 0))
+                b = simd.dot4_nibbles(b, simd.high_nibbles(w), simd.quad(activations, j, 1))
+                a = simd.dot4_nibbles(a, simd.low_nibbles(v), simd.quad(activations, j, 2))
+                b = simd.dot4_nibbles(b, simd.high_nibbles(v), simd.quad(activations, j, 3))
+            scale = simd.multiply(
+                simd.load_f16(weights, p), simd.splat_f32(simd.peek_f32(activations, x + SCALE))
+            )
+            found = simd.fma(simd.to_f32(simd.add_i32(a, b)), scale, found)
+            if far:
+                for line in range(0, RECORD, 64):
+                    simd.prefetch(weights, p + AHEAD + line)
+            p += RECORD
+        return found
+
+    compiled: Callable[..., simd.Vector] = total
+    return compiled
+
+
+_near, _far = _summer(far=False), _summer(far=True)
+
+
 @njit(**EXACT)
 def multiply(
     weights: Array,
@@ -65,31 +102,12 @@ def multiply(
 ) -> None:
     """Row blocks first..last of W x, written or added to out[to:to+m]. W starts at byte `start`."""
     groups = (k + 31) // 32
-    far = weights.size > FAR
-    zero = simd.splat_i32(np.int32(0))
-    p = start + first * groups * RECORD
     for block in range(first, last):
-        total = simd.splat_f32(np.float32(0.0))
-        for g in range(groups):
-            x = at + g * GROUP_BYTES
-            total_x = simd.peek_i32(activations, x + SUM)
-            a, b = simd.splat_i32(total_x * np.int32(-8)), zero
-            for i in range(2):
-                w = simd.load_bytes(weights, p + 32 + 128 * i)
-                v = simd.load_bytes(weights, p + 96 + 128 * i)
-                j = x + 16 * i
-                a = simd.dot4_nibbles(a, simd.low_nibbles(w), simd.quad(activations, j, 0))
-                b = simd.dot4_nibbles(b, simd.high_nibbles(w), simd.quad(activations, j, 1))
-                a = simd.dot4_nibbles(a, simd.low_nibbles(v), simd.quad(activations, j, 2))
-                b = simd.dot4_nibbles(b, simd.high_nibbles(v), simd.quad(activations, j, 3))
-            scale = simd.multiply(
-                simd.load_f16(weights, p), simd.splat_f32(simd.peek_f32(activations, x + SCALE))
-            )
-            total = simd.fma(simd.to_f32(simd.add_i32(a, b)), scale, total)
-            if far:
-                for line in range(0, RECORD, 64):
-                    simd.prefetch(weights, p + AHEAD + line)
-            p += RECORD
+        p = start + block * groups * RECORD
+        if weights.size > FAR:
+            total = _far(weights, p, activations, at, groups)
+        else:
+            total = _near(weights, p, activations, at, groups)
         simd.finish(total, out, to + block * LANES, m - block * LANES, accumulate)
 
 
