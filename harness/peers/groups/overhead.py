@@ -42,12 +42,16 @@ def call_name(threads: int) -> str:
 
 
 def compiled(setup: Setup) -> list[tuple[str, str, str]]:
-    """Mixer, ffn and format of the plans: every mixer in every format, every ffn in int4."""
+    """Mixer, ffn and format of the plans: what keeps all weights, and every ffn in int4.
+
+    Variants of a mixer compile the same parts in another order, and sparse formats fewer.
+    """
     if setup.quick:
         return [("mcsd", "dense", "int4")]
-    mixers, ffns, formats = plugins.mixers(), plugins.ffns(), plugins.formats()
-    return [(m, "dense", form) for m in mixers for form in formats] + [
-        (m, ffn, "int4") for m in mixers for ffn in ffns if ffn != "dense"
+    mixers = [name for name, mixer in plugins.mixers().items() if name == mixer.folder]
+    formats = [name for name, form in plugins.formats().items() if form.density == 1]
+    return [(mixer, "dense", form) for mixer in mixers for form in formats] + [
+        (mixer, ffn, "int4") for mixer in mixers for ffn in plugins.ffns() if ffn != "dense"
     ]
 
 
