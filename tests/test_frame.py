@@ -14,7 +14,7 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from harness.cli import answers, app, machine, models, rows  # noqa: F401 - they register the verbs
+from harness.cli import answers, app, elsewhere, machine, models, peers, rows  # noqa: F401 - verbs
 
 ROOT = Path(__file__).parent.parent
 COMMAND = typer.main.get_command(app)
@@ -208,7 +208,9 @@ def test_the_menu_has_a_line_for_every_session_and_device():
     ).stdout
     menu = dict(re.findall(r"^[*-] (\S+) -> (.+)$", shown, re.MULTILINE))
     devices = {f"target({path.stem})" for path in (ROOT / "targets/devices").glob("*.toml")}
-    plain = {"lint", "types", "tests", "gates", "verify", "sweep", "publish"}
+    plain = {"lint", "types", "tests", "gates", "verify", "sweep", "publish", "peers"}
+    plain |= {f"kernels({path})" for path in ("native", "plain", "avx2")}
+    plain |= {f"emulate({core})" for core in ("cortex-a72", "cortex-a76")}
     assert set(menu) == plain | devices
     assert menu["target(rpi5)"].startswith("Raspberry Pi 5")
 

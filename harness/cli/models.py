@@ -115,10 +115,7 @@ class FileFormat(StrEnum):
     gguf = "gguf"
 
 
-@app.command(
-    epilog="Example: edgewise export attention:nano@int4 --format gguf --output nano.gguf, then "
-    "llama-cli -m nano.gguf -no-cnv -p 'The with statement '"
-)
+@app.command(epilog="Example: edgewise export attention:nano@int4 --format gguf --output nano.gguf")
 def export(
     candidate: Candidate,
     format: Annotated[FileFormat, typer.Option(help="gguf: what llama.cpp runs.")],
