@@ -17,7 +17,7 @@ from typing import Any, TypeAlias
 from harness import plugins
 from harness.errors import HarnessError
 from harness.peers import groups
-from harness.peers.frame import Cell, Group, Setup, failed
+from harness.peers.frame import Group, Setup, failed
 
 Tell: TypeAlias = Callable[[dict[str, Any]], None]
 
@@ -83,10 +83,6 @@ def about(name: str) -> str:
     if absent := [p for p in engine.packages if importlib.util.find_spec(p) is None]:
         return f"not installed: {', '.join(absent)}"
     return engine.about()
-
-
-def cell_of(found: dict[str, Any]) -> Cell:
-    return Cell(**found)
 
 
 if __name__ == "__main__":
