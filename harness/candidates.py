@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import math
 import re
-import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
-from harness import plugins
+from harness import plugins, sizes
 from harness.errors import BadInput, UnknownName
 from harness.folders import config, origin
-from harness.records import Recipe, RopeScaling, Shape, Tensor
+from harness.records import Recipe, Shape, Tensor
 
-ZOO = Path(__file__).parent / "zoo"
 SELECTIVE_ACTIVE = 0.5  # the budget a selective ffn aims at unless told otherwise
-# Neurons a selective ffn switches at once in models too large to be trained here: as many as make
-# a jump in memory cheap, see `edgewise peers selective`. In small ones a choice should be finer.
-LARGE_GROUP = 128
 CACHES: dict[str, Literal["f32", "f16", "int8"]] = {
     "kvf32": "f32",
     "kvf16": "f16",
@@ -36,23 +30,10 @@ def is_folder(name: str) -> bool:
     return "/" in name or "\\" in name
 
 
-def sizes() -> list[str]:
-    return sorted(path.stem for path in ZOO.glob("*.toml"))
-
-
-def summary(size: str) -> str:
-    return str(_read(size)["summary"])
-
-
-def stated_parameters(size: str) -> int:
-    """What the size's file says its candidates have, within 2 %."""
-    return int(_read(size)["parameters"])
-
-
 def stand_in(name: str) -> str:
     """What a public model has that a candidate of its size does without; "" where nothing is."""
     match = NAME.fullmatch(name)
-    return str(_read(match["size"]).get("stand_in", "")) if match else ""
+    return str(sizes.read(match["size"]).get("stand_in", "")) if match else ""
 
 
 def doubts(name: str) -> tuple[str, ...]:
@@ -61,12 +42,42 @@ def doubts(name: str) -> tuple[str, ...]:
     return (f"stand-in: {text}",) if text else ()
 
 
-def parse(name: str, *, corpus: str = "pydocs", tokens: int | None = None, seed: int = 0) -> Recipe:
+def parse(
+    name: str,
+    *,
+    corpus: str = "pydocs",
+    tokens: int | None = None,
+    seed: int = 0,
+    changes: Mapping[str, Any] | None = None,
+) -> Recipe:
     """The recipe of a short name or folder; `tokens` overrides the size's training budget.
 
+    changes: fields of its Recipe or Shape to set otherwise, e.g. {"context": 256, "channels": 16}
     Raises BadInput when the name is malformed, UnknownName when a part of it is not known,
     BadCheckpoint when the folder's model cannot run here.
     """
+    recipe = _named(name, corpus, tokens, seed)
+    return changed(recipe, changes) if changes else recipe
+
+
+def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
+    """The recipe with fields of its own or of its shape set otherwise.
+
+    Raises BadInput for a field there is none of, and for a value that makes no shape.
+    """
+    own = {f.name for f in fields(Recipe)} - {"name", "shape", "steps", "origin"}
+    shape = {f.name for f in fields(Shape)}
+    if unknown := sorted(set(changes) - own - shape):
+        known = ", ".join(sorted(own | shape))
+        raise BadInput(f"{recipe.name}: there is no {unknown[0]!r} to set; known: {known}")
+    try:
+        made = replace(recipe.shape, **{k: v for k, v in changes.items() if k in shape})
+        return replace(recipe, shape=made, **{k: v for k, v in changes.items() if k in own})
+    except (TypeError, ValueError) as error:
+        raise BadInput(f"{recipe.name}: {error}") from None
+
+
+def _named(name: str, corpus: str, tokens: int | None, seed: int) -> Recipe:
     if is_folder(name):
         return _public(name, corpus)
     if seed < 0 or (tokens is not None and tokens < 0):
@@ -78,18 +89,21 @@ def parse(name: str, *, corpus: str = "pydocs", tokens: int | None = None, seed:
             f"e.g. attention:nano or mcsd+selective:nano@int8"
         )
     ffn, size = match["ffn"] or "dense", match["size"]
-    plugins.pick(plugins.mixers(), match["mixer"], "mixer")
+    if match["mixer"] not in sizes.HYBRIDS:
+        plugins.pick(plugins.mixers(), match["mixer"], "mixer")
     plugins.pick(plugins.ffns(), ffn, "ffn")
     steps = tuple(match["steps"].split("+")) if match["steps"] else ()
     _check_steps(name, steps, match["mixer"])
-    raw = _read(size)
-    if match["mixer"] not in raw["hidden"]:
-        known = ", ".join(sorted(raw["hidden"]))
-        raise UnknownName(f"size {size!r} has no ffn width for {match['mixer']!r}; known: {known}")
+    raw = sizes.read(size)
+    vocabulary = raw["vocabulary"]
+    if raw["trained"]:
+        spec = plugins.corpora().get(corpus)  # a corpus of nobody's is told where it is used
+        vocabulary = spec.vocabulary if spec else vocabulary
+    stack = sizes.stack(match["mixer"], raw["layers"])
     budget = (raw["tokens"] if tokens is None else tokens) if raw["trained"] else 0
     return Recipe(
         name=name,
-        shape=_shape(raw, match["mixer"], ffn),
+        shape=replace(sizes.shape(raw, stack, ffn), vocabulary=vocabulary),
         steps=steps,
         corpus=corpus,
         tokens=budget,
@@ -192,7 +206,7 @@ def _check_steps(name: str, steps: tuple[str, ...], mixer: str) -> None:
             f"{name!r}: steps come in the order of transforms, one format of weights, one of the "
             f"key-value cache, e.g. attention:nano@prune50+int4+kvint8"
         )
-    if 2 in order and mixer != "attention":
+    if 2 in order and mixer != "attention" and mixer not in sizes.HYBRIDS:
         raise BadInput(
             f"{name!r}: {steps[-1]!r} says how attention keeps keys, and {mixer!r} has none"
         )
@@ -205,37 +219,3 @@ def _teacher(mixer: str, size: str) -> str:
     if size not in teachers:
         raise BadInput(f"no teacher is set for size {size!r}; distil works for nano")
     return f"{mixer}:{teachers[size]}"
-
-
-def _read(size: str) -> dict[str, Any]:
-    if size not in sizes():
-        raise UnknownName(f"unknown size {size!r}; known: {', '.join(sizes())} (in {ZOO})")
-    return tomllib.loads((ZOO / f"{size}.toml").read_text("utf-8"))
-
-
-def _shape(raw: Mapping[str, Any], mixer: str, ffn: str) -> Shape:
-    large = ffn == "selective" and not raw["trained"]
-    return Shape(
-        vocabulary=raw["vocabulary"],
-        width=raw["width"],
-        layers=raw["layers"],
-        mixers=(mixer,) * raw["layers"],
-        ffn=ffn,
-        hidden=raw["hidden"][mixer],
-        heads=raw["heads"],
-        kv_heads=raw["kv_heads"],
-        head_width=raw["head_width"],
-        channels=raw["channels"],
-        context=raw["context"],
-        group=_group(raw["hidden"][mixer]) if large else 32,
-        tied=raw.get("tied", False),
-        rope_base=raw.get("rope_base", 10000.0),
-        rope_scaling=RopeScaling(**raw["rope_scaling"]) if "rope_scaling" in raw else None,
-        norm_epsilon=raw.get("norm_epsilon", 1e-5),
-    )
-
-
-def _group(hidden: int) -> int:
-    """The multiple of 32 nearest to LARGE_GROUP, by ratio, that divides an ffn's width."""
-    fit = [w for w in range(32, hidden + 1, 32) if hidden % w == 0] or [32]
-    return min(fit, key=lambda w: abs(math.log(w / LARGE_GROUP)))

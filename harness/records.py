@@ -120,7 +120,8 @@ class Recipe:
     seed: int = 0
     learning_rate: float = 3e-3
     active: float = 1.0
-    teacher: str | None = None  # the name of another candidate
+    teacher: str | None = None  # the name of another candidate, trained from seed 0
+    teacher_tokens: int | None = None  # its training budget, where not its size's own
     origin: Origin | None = None  # of public weights, which are read rather than trained
 
 
@@ -364,6 +365,7 @@ class Corpus:
     """Running text, or independent examples of `example` tokens one after the other.
 
     example: tokens of an example; 0 is running text
+    vocabulary: tokens are below it; 256 are bytes
     scored: positions in an example whose next token is asked; all of a running text
     sample(random, b, n, gone): inputs and targets (rows, tokens) int64, made for training, of
         about b*n tokens, `gone` in 0..1 being the share of training that is over (a curriculum);
@@ -376,6 +378,7 @@ class Corpus:
     metric: Literal["bits per byte", "accuracy"]
     source: str
     example: int = 0
+    vocabulary: int = 256
     scored: tuple[int, ...] = ()
     sample: (
         Callable[

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from harness import candidates, plugins
+from harness import candidates, plugins, sizes
 from harness.errors import BadInput, UnknownName
 from harness.records import Shape
 
-SIZES = candidates.sizes()
+SIZES = sizes.names()
 PAIRS = [
     pytest.param(mixer, ffn, id=f"{mixer}-{ffn}")
     for mixer in plugins.mixers()
@@ -80,7 +80,7 @@ def test_a_name_with_a_wrong_part_is_answered_with_what_is_known(name, words):
 @pytest.mark.parametrize(("mixer", "ffn"), PAIRS)
 def test_candidates_of_a_size_have_equal_parameters_within_two_percent(size, mixer, ffn):
     shape = candidates.parse(f"{mixer}+{ffn}:{size}").shape
-    stated = candidates._read(size)["parameters"]
+    stated = sizes.read(size)["parameters"]
     assert candidates.parameters(shape) == pytest.approx(stated, rel=0.02)
 
 

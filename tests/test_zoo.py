@@ -17,6 +17,7 @@ from harness import (
     memory,
     packing,
     plugins,
+    sizes,
     workload,
 )
 from harness.engines.numba import random
@@ -24,14 +25,14 @@ from harness.errors import DoesNotFit
 from targets import profile
 
 PUBLIC = [
-    size for size in candidates.sizes()
+    size for size in sizes.names()
     if size not in ("nano", "micro", "17m", "110m", "500m")
 ]  # fmt: skip
 OWN = {size: "mcsd" if size.startswith("mcsd") else "attention" for size in PUBLIC}
 
 
 def raw(size):
-    return tomllib.loads((candidates.ZOO / f"{size}.toml").read_text("utf-8"))
+    return tomllib.loads((sizes.ZOO / f"{size}.toml").read_text("utf-8"))
 
 
 def llama(z, ffn):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from harness import candidates, plugins
+from harness import candidates, plugins, sizes
 from harness.errors import UnknownName
 from harness.peers import groups
 from targets import profile
@@ -42,8 +42,7 @@ def entries(kind: str, devices: Path | None = None) -> dict[str, str]:
             }
         case "sizes":
             return {
-                name: candidates.summary(name) + _stand_in(f"attention:{name}")
-                for name in candidates.sizes()
+                name: sizes.summary(name) + _stand_in(f"attention:{name}") for name in sizes.names()
             }
         case "candidates":
             return _counts()
@@ -55,7 +54,7 @@ def entries(kind: str, devices: Path | None = None) -> dict[str, str]:
 def _counts() -> dict[str, str]:
     """Parameters of every mixer at every size, so that their equality can be seen."""
     found = {}
-    for size in candidates.sizes():
+    for size in sizes.names():
         for mixer in plugins.mixers():
             for ffn in plugins.ffns():
                 name = f"{mixer}:{size}" if ffn == "dense" else f"{mixer}+{ffn}:{size}"
@@ -64,7 +63,7 @@ def _counts() -> dict[str, str]:
                 except UnknownName:
                     continue  # a size without that mixer
                 count = candidates.parameters(recipe.shape)
-                off = count / candidates.stated_parameters(size) - 1
+                off = count / sizes.stated_parameters(size) - 1
                 found[name] = f"{count:,} parameters, {off:+.1%} of the size's" + _stand_in(name)
     return found
 

@@ -69,6 +69,7 @@ SPEC = Corpus(
     load=load,
     metric="accuracy",
     source="Arora et al. 2023, Zoology",
+    vocabulary=VOCABULARY,
     example=4 * PAIRS,
     scored=scored(PAIRS),
     sample=sample,

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from harness import plugins
@@ -46,11 +45,11 @@ def run(
     """
     if which not in GOALS:
         raise UnknownName(f"unknown yardstick {which!r}; known: {', '.join(GOALS)}")
-    splits = plugins.pick(plugins.corpora(), "tinyshakespeare", "corpus").load()
-    text, held_out, vocabulary = characters(splits.train, splits.validation)
+    corpus = plugins.pick(plugins.corpora(), "characters", "corpus")
+    splits = corpus.load()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = _model(which, vocabulary)
+        model = _model(which, corpus.vocabulary)
     plan = Plan(
         steps=steps,
         tokens_a_step=BATCH * CONTEXT,
@@ -63,29 +62,19 @@ def run(
 
     def loss(step: int) -> tuple[Tensor, Tensor]:
         random = np.random.default_rng([seed, step])
-        inputs, targets = windows(text, random, BATCH, CONTEXT)
+        inputs, targets = windows(splits.train, random, BATCH, CONTEXT)
         return token_loss(model(inputs), targets), torch.zeros(())
 
     trace = optimise(model, loss, plan, watch)
     return {
         "which": which,
-        "nats_per_character": round(held_out_loss(model, held_out, CONTEXT).nats, 4),
+        "nats_per_character": round(held_out_loss(model, splits.test, CONTEXT).nats, 4),
         "goal": GOALS[which],
         "characters": steps * BATCH * CONTEXT,
         "parameters": sum(p.numel() for p in model.parameters()),
         "seconds": round(trace.seconds, 1),
         "seed": seed,
     }
-
-
-def characters(
-    train: NDArray[np.uint8], held_out: NDArray[np.uint8]
-) -> tuple[NDArray[np.uint8], NDArray[np.uint8], int]:
-    """Bytes as indices into the sorted set of those that occur, and how many there are."""
-    alphabet = np.unique(np.concatenate([train, held_out]))
-    index = np.zeros(256, np.uint8)
-    index[alphabet] = np.arange(len(alphabet))
-    return index[train], index[held_out], len(alphabet)
 
 
 def _model(which: str, vocabulary: int) -> nn.Module:

@@ -22,7 +22,12 @@ def apply(
 
     if recipe.teacher is None:
         raise BadInput(f"{recipe.name} names no teacher")
-    teacher = candidates.parse(recipe.teacher, corpus=recipe.corpus, seed=recipe.seed)
+    teacher = candidates.parse(
+        recipe.teacher,
+        corpus=recipe.corpus,
+        tokens=recipe.teacher_tokens,
+        changes={"context": recipe.shape.context, "batch": recipe.batch},
+    )
     path = checkpoints.find(teacher)
     if path is None:
         raise BadInput(
