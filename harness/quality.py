@@ -9,74 +9,101 @@ from dataclasses import replace
 
 import numpy as np
 
-from harness import plugins, reading
+from harness import losses, plugins, reading
 from harness.engines.numba import session as engine
-from harness.errors import BadCheckpoint, BadInput
+from harness.errors import BadInput
+from harness.losses import Protocol
 from harness.reading import Window
 from harness.records import Array, Checkpoint, Corpus, Quality, Splits
 
-BLOCKS = 256  # windows scored, spread evenly over the held-out text
+BLOCKS = 256  # windows scored, spread evenly over the held-out text; parts a whole one is cut into
 OTHER_BYTES = "trained on other bytes than scored"
 PUBLIC = "public weights: may have been trained on this text"
-ROWS = 64  # logits measured at once, so that a large vocabulary takes no gigabytes
+BEYOND = "beyond trained context"
 
 
 def score(
     checkpoint: Checkpoint,
     *,
     threads: int = 1,
-    blocks: int = BLOCKS,
+    blocks: int | None = BLOCKS,
     corpus: str | None = None,
+    protocol: Protocol = "windows",
+    context: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Quality:
     """Bits per byte, or accuracy, on the test split (the validation split where there is none).
 
-    State starts afresh in each window of the trained context. A corpus whose bytes differ from
-    those the checkpoint was trained on is scored, and flagged. Raises BadInput for random
-    weights, BadCheckpoint when the engine's logits are not finite.
+    blocks: windows that are scored; None scores the whole text. protocol: see harness.losses.
+    context: tokens of a window, those of the trained context by default. A corpus whose bytes
+    differ from those the checkpoint was trained on is scored, and flagged. Raises BadInput for
+    random weights and what a protocol cannot do, BadCheckpoint when the engine's logits are not
+    finite.
     """
-    name = corpus or checkpoint.recipe.corpus
-    spec = plugins.pick(plugins.corpora(), name, "corpus")
+    recipe = checkpoint.recipe
+    spec = plugins.pick(plugins.corpora(), corpus or recipe.corpus, "corpus")
     trained_on = str(checkpoint.provenance.get("corpus_hash", ""))
-    origin = checkpoint.recipe.origin
-    if not trained_on and origin is None:
-        raise BadInput(f"{checkpoint.recipe.name} has random weights: speed only, no quality")
+    if not trained_on and recipe.origin is None:
+        raise BadInput(f"{recipe.name} has random weights: speed only, no quality")
     splits, begin = spec.load(), time.perf_counter()
-    room = spec.example or checkpoint.shape.context
-    if origin is not None:
-        room = min(room, reading.WINDOW)
-    held_out = splits.test if splits.test.size > room else splits.validation
-    if origin is not None:
-        windows = reading.windows(checkpoint, origin, spec, held_out, blocks)
-        room = max(window.inputs.size for window in windows)
+    if spec.example or recipe.origin is not None:
+        if protocol != "windows" or context:
+            what = "public weights" if recipe.origin is not None else f"{spec.name}'s examples"
+            raise BadInput(f"{what} have windows of their own, and no protocol or context to set")
+        held_out = _held_out(splits, spec.example or min(checkpoint.shape.context, reading.WINDOW))
+        found = _by_windows(checkpoint, spec, splits, held_out, blocks, threads, progress)
     else:
-        windows = _windows(spec, held_out, room, blocks)
-    results = []
+        window = context or checkpoint.shape.context
+        cost = losses.of(
+            checkpoint, _held_out(splits, window), protocol, window=window, most=blocks,
+            threads=threads, progress=progress,
+        )  # fmt: skip
+        found = _of_text(spec, splits, cost, checkpoint.shape.context, trained_on)
+    return replace(found, seconds=round(time.perf_counter() - begin, 3))
+
+
+def _held_out(splits: Splits, room: int) -> Array:
+    return splits.test if splits.test.size > room else splits.validation
+
+
+def _of_text(
+    spec: Corpus, splits: Splits, cost: losses.Losses, context: int, trained_on: str
+) -> Quality:
+    """The summary over parts of the text that are no shorter than a window."""
+    least = context if cost.protocol == "carried" else max(context, cost.window)
+    parts = np.array_split(cost.nats, max(2, min(BLOCKS, cost.nats.size // least)))
+    bits = [float(part.mean()) / math.log(2) for part in parts]
+    found = _summary(spec, splits, bits, [part.size for part in parts], trained_on)
+    flags = (*found.flags, BEYOND) if cost.window > context else found.flags
+    return replace(found, protocol=cost.protocol, context=cost.window, flags=flags)
+
+
+def _by_windows(
+    checkpoint: Checkpoint,
+    spec: Corpus,
+    splits: Splits,
+    held_out: Array,
+    most: int | None,
+    threads: int,
+    progress: Callable[[int, int], None],
+) -> Quality:
+    """The score over examples, or over the windows of public weights' tokens."""
+    origin = checkpoint.recipe.origin
+    count = held_out.size if most is None else most
+    if origin is not None:
+        windows = reading.windows(checkpoint, origin, spec, held_out, count)
+    else:
+        examples = held_out.astype(np.int64).reshape(-1, spec.example)[:count]
+        windows = [Window(e, np.append(e[1:], 0), len(spec.scored)) for e in examples]
+    room, results = max(window.inputs.size for window in windows), []
     with engine.open_session(checkpoint, room=room, threads=threads) as session:
         for done, window in enumerate(windows):
             engine.reset(session)
             logits = engine.feed(session, window.inputs, every=True)
-            if not np.isfinite(logits).all():
-                raise BadCheckpoint(f"{checkpoint.recipe.name} gives logits that are not finite")
-            results.append(_measure(spec, logits, window))
+            results.append(_measure(spec, losses.finite(logits, session.name), window))
             progress(done + 1, len(windows))
-    sizes = [window.size for window in windows]
-    found = _summary(spec, splits, results, sizes, trained_on)
-    return replace(found, seconds=round(time.perf_counter() - begin, 3))
-
-
-def _windows(spec: Corpus, held_out: Array, room: int, blocks: int) -> list[Window]:
-    """Inputs and next tokens of up to `blocks` windows."""
-    tokens = held_out.astype(np.int64)
-    if spec.example:
-        examples = tokens.reshape(-1, spec.example)[:blocks]
-        return [Window(example, np.append(example[1:], 0), spec.example) for example in examples]
-    count = (tokens.size - 1) // room
-    if count < 2:
-        raise BadInput(f"the held-out text of {spec.name} has no two windows of {room} bytes")
-    chosen = np.unique(np.linspace(0, count - 1, min(count, blocks)).astype(int))
-    starts = chosen * room
-    return [Window(tokens[s : s + room], tokens[s + 1 : s + room + 1], room) for s in starts]
+    trained_on = str(checkpoint.provenance.get("corpus_hash", ""))
+    return _summary(spec, splits, results, [window.size for window in windows], trained_on)
 
 
 def _measure(spec: Corpus, logits: Array, window: Window) -> float:
@@ -84,19 +111,7 @@ def _measure(spec: Corpus, logits: Array, window: Window) -> float:
     if spec.example:
         asked = list(spec.scored)
         return float((logits[asked].argmax(-1) == window.targets[asked]).mean())
-    parts = [slice(i, i + ROWS) for i in range(0, window.targets.size, ROWS)]
-    return sum(_nats(logits[part], window.targets[part]) for part in parts) / (
-        math.log(2) * window.size
-    )
-
-
-def _nats(logits: Array, targets: Array) -> float:
-    """What the targets cost, but for those that are given."""
-    values = logits[targets != reading.GIVEN].astype(np.float64)
-    wanted = targets[targets != reading.GIVEN]
-    top = values.max(-1, keepdims=True)
-    log_sum = np.log(np.exp(values - top).sum(-1)) + top[:, 0]
-    return float((log_sum - values[np.arange(wanted.size), wanted]).sum())
+    return float(losses.nats_of(logits, window.targets).sum()) / (math.log(2) * window.size)
 
 
 def _summary(
@@ -116,4 +131,5 @@ def _summary(
         corpus_hash=splits.hash,
         trained_on=trained_on,
         flags=(doubt,) if doubt else (),
+        scored=sum(sizes),
     )

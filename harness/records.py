@@ -279,7 +279,11 @@ class Quality:
     """Score of the packed weights through the engine on held-out data.
 
     metric: "bits per byte" (lower is better) or "accuracy" (higher is better)
+    blocks: parts of the text that the standard error is over
     trained_on: hash of the corpus the checkpoint saw, to be compared with `corpus_hash`
+    protocol: how a text was read, see harness.losses
+    context: tokens of a window, all of a carried text; 0 where nobody said, the trained context
+    scored: tokens that were asked, or bytes of public weights' text; 0 where nobody said
     """
 
     metric: str
@@ -291,6 +295,9 @@ class Quality:
     trained_on: str
     seconds: float = 0.0  # what scoring took
     flags: tuple[str, ...] = ()
+    protocol: str = "windows"
+    context: int = 0
+    scored: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

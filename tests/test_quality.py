@@ -27,12 +27,12 @@ def trained(form="f32", corpus="pydocs", trained_on=None, shape=SHAPE):
 
 
 def test_bits_per_byte_are_those_of_the_model_on_the_same_windows():
-    checkpoint, blocks = trained(), 10**9
-    found = quality.score(checkpoint, blocks=blocks)
+    checkpoint = trained()
+    found = quality.score(checkpoint, blocks=None)
     test = plugins.corpora()["pydocs"].load().test
     wanted = held_out_loss(from_checkpoint(checkpoint), test, SHAPE.context)
     assert found.value == pytest.approx(wanted.bits, rel=1e-4)
-    assert found.blocks == wanted.tokens // SHAPE.context
+    assert found.scored == wanted.tokens
     assert (found.metric, found.flags) == ("bits per byte", ())
 
 
