@@ -56,8 +56,11 @@ def scan(
     gain: Array,
     state: Array,
     y: Array,
+    y_pitch: int,
 ) -> None:
-    """n tokens of channels first..last; token t is at t * pitch in u v f e and y, which may be u.
+    """n tokens of channels first..last; token t is at t * pitch in u v f e, at t * y_pitch in y.
+
+    y may be u, at the same pitch.
 
     Token by token, because rows are contiguous: the memory then streams, and s and d of all
     channels stay in the first cache.
@@ -68,7 +71,7 @@ def scan(
     z = counts if n == 1 else counts.copy()
     one = simd.splat_f32(np.float32(1.0))
     for t in range(n):
-        row = t * pitch
+        row, to = t * pitch, t * y_pitch
         ahead = inverse_norm(d, first * w, w)
         for channel in range(first, last):
             here, inverse, b = channel * w, ahead, decay[channel]
@@ -95,12 +98,12 @@ def scan(
                 normed = simd.multiply(simd.multiply(long, scale), simd.load_f32(gain, i))
                 value, entry = simd.load_f32(v, row + i), simd.load_f32(e, row + i)
                 gated = simd.multiply(current, simd.multiply(both, q))
-                simd.store_f32(y, row + i, simd.fma(simd.multiply(both, p), normed, gated))
+                simd.store_f32(y, to + i, simd.fma(simd.multiply(both, p), normed, gated))
                 simd.store_f32(s, i, simd.fma(simd.subtract(value, short), blending, short))
                 simd.store_f32(d, i, simd.fma(long, keeping, simd.multiply(entry, entering)))
             for i in range(whole, here + w):
                 normed = d[i] * inverse * gain[i]
-                y[row + i] = u[row + i] * silu(s[i]) + sigmoid(f[row + i]) * normed
+                y[to + i] = u[row + i] * silu(s[i]) + sigmoid(f[row + i]) * normed
                 s[i] += (v[row + i] - s[i]) * blend
                 d[i] = kept * d[i] + b * e[row + i]
     counts[first:last] = z[first:last]
@@ -125,7 +128,7 @@ def run(
     size = n * c * w
     scan(
         u.reshape(size), v.reshape(size), f.reshape(size), e.reshape(size), c * w, n, c, w,
-        first, last, slope, decay, gain, state, y.reshape(size),
+        first, last, slope, decay, gain, state, y.reshape(size), c * w,
     )  # fmt: skip
 
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from harness import plugins
+from harness import autograd, plugins
 from harness.ffns.selective import reference as selective
 from harness.mixers.attention import reference as attention
 from harness.mixers.mcsd import reference as mcsd
@@ -248,3 +248,59 @@ def test_exploring_replaces_the_choice_only_while_training():
     assert torch.equal(layer.eval()(x), plain)
     layer.train().explore(0.0, 0.25, torch.Generator().manual_seed(0))
     assert torch.equal(layer(x), plain)
+
+
+# ---- steps with gradients of their own, in float32, against PyTorch's in float64 ---------------
+
+
+def gradients(call, inputs, dtype):
+    """Values and gradients of a call with a fixed direction, as float64."""
+    given = [x.detach().to(dtype).requires_grad_() for x in inputs]
+    out = call(*given)
+    torch.manual_seed(1)
+    direction = torch.randn(out.shape, dtype=torch.float64).to(dtype)
+    return [t.detach().double() for t in (out, *torch.autograd.grad(out, given, direction))]
+
+
+def agrees(call, *inputs, rtol=1e-4):
+    pairs = zip(*(gradients(call, inputs, d) for d in (torch.float32, torch.float64)), strict=True)
+    for single, double in pairs:
+        torch.testing.assert_close(
+            single, double, rtol=0, atol=rtol * max(1.0, float(double.abs().max()))
+        )
+
+
+@pytest.mark.parametrize("rows", [(7,), (2, 5), (1, 1, 3)])
+def test_fast_steps_have_the_values_and_gradients_of_their_formulas(rows):
+    torch.manual_seed(0)
+    x, weight = torch.randn(*rows, 24), torch.randn(17, 24)
+    agrees(autograd.linear, x, weight)
+    agrees(lambda x, gain: autograd.rms_norm(x, gain, 1e-5), x, torch.randn(24))
+    agrees(autograd.swiglu, x)
+
+
+def test_a_linear_step_takes_inputs_that_are_not_contiguous():
+    torch.manual_seed(0)
+    agrees(lambda x, w: autograd.linear(x.transpose(0, 1), w.t()), torch.randn(5, 3, 8),
+           torch.randn(8, 6))  # fmt: skip
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 33, 130])
+@pytest.mark.parametrize("channels", [1, 4, 32])
+@pytest.mark.parametrize("name", ["mcsd", "mcsd-paper"])
+def test_mcsd_trains_by_its_kernels_with_the_gradients_of_the_matrix_form(name, n, channels):
+    """Over inputs and every parameter, learned rates included."""
+    torch.manual_seed(0)
+    plugin = plugins.mixers()[name]
+    layer = plugins.half(plugin, "reference").build(shape(channels=channels), **plugin.options)
+    x = torch.randn(3, n, 32)
+    names = [key for key, _ in layer.named_parameters()]
+
+    def call(x, *parameters):
+        # rates stay float64, as they are kept; the others follow the inputs
+        values = dict(zip(names, parameters, strict=True))
+        if "logits" in values:
+            values["logits"] = values["logits"].double()
+        return torch.func.functional_call(layer, values, (x,))
+
+    agrees(call, x, *(p.detach() for p in layer.parameters()), rtol=2e-4)

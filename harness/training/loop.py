@@ -6,6 +6,7 @@ are the whole state of a run.
 
 from __future__ import annotations
 
+import ctypes
 import hashlib
 import json
 import math
@@ -28,6 +29,8 @@ FLOOR = 0.1  # share of the learning rate that the cosine ends at
 RATE_FACTOR = 10.0  # learning rate of learned decays, which live in logits
 SAVE_EVERY_SECONDS = 20.0
 TRACE_EVERY = 50  # steps
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
+KEPT_BYTES = 2**30
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -148,6 +151,7 @@ def _optimiser(model: nn.Module) -> torch.optim.Optimizer:
 def _settings(threads: int) -> Iterator[None]:
     """Threads as asked, and tiny numbers as zero: tails of a decay would be slow otherwise."""
     before = torch.get_num_threads()
+    _keep_memory()
     torch.set_num_threads(threads)
     torch.set_flush_denormal(True)
     try:
@@ -163,6 +167,18 @@ def _finite(nats: float, step: int, rate: float) -> float:
             f"the loss is {nats} at step {step} with learning rate {rate:.2g}; try a smaller one"
         )
     return nats
+
+
+def _keep_memory() -> None:
+    """Tell the C library to keep what a step frees for the next one; glibc only.
+
+    It would give large blocks back to the system, and every step would fetch, and clear, its
+    memory anew: 15 % of the time at 0.8 M parameters.
+    """
+    with suppress(OSError, AttributeError):
+        allocator = ctypes.CDLL(None)
+        for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
+            allocator.mallopt(option, KEPT_BYTES)
 
 
 def _save(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness import candidates, plugins, weights
+from harness.autograd import linear, rms_norm
 from harness.errors import BadCheckpoint
 from harness.records import Checkpoint, Recipe, Shape
 
@@ -43,8 +44,8 @@ class Block(nn.Module):
         self.ffn: nn.Module = plugins.half(ffn, "reference").build(shape)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x + self.mixer(_norm(x, self.mixer_norm, self.epsilon))
-        return cast(Tensor, x + self.ffn(_norm(x, self.ffn_norm, self.epsilon)))
+        x = x + self.mixer(rms_norm(x, self.mixer_norm, self.epsilon))
+        return cast(Tensor, x + self.ffn(rms_norm(x, self.ffn_norm, self.epsilon)))
 
     def layers(self) -> dict[str, Layer]:
         """The two halves by their part of a canonical name."""
@@ -71,8 +72,8 @@ class Model(nn.Module):
         x = F.embedding(tokens, self.embedding)
         for block in self.blocks:
             x = block(x)
-        x = _norm(x, self.norm, self.shape.norm_epsilon)
-        return F.linear(x, self.embedding if self.shape.tied else self.head)
+        x = rms_norm(x, self.norm, self.shape.norm_epsilon)
+        return linear(x, self.embedding if self.shape.tied else self.head)
 
     def export(self) -> dict[str, NDArray[np.float32]]:
         """Every tensor by canonical name, float32."""
@@ -131,10 +132,6 @@ def _check(arrays: Mapping[str, NDArray[Any]], shape: Shape) -> None:
         if arrays[name].shape != tensor.shape:
             found = arrays[name].shape
             raise BadCheckpoint(f"tensor {name!r} has shape {found}, expected {tensor.shape}")
-
-
-def _norm(x: Tensor, gain: Tensor, epsilon: float) -> Tensor:
-    return x * torch.rsqrt(x.square().mean(-1, keepdim=True) + epsilon) * gain
 
 
 def _numpy(tensor: Tensor) -> NDArray[np.float32]:

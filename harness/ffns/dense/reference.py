@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from harness.autograd import linear, swiglu
 from harness.records import Shape
 
 
@@ -28,8 +28,7 @@ class Dense(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (b,n,width) -> (b,n,width)."""
-        gate, up = F.linear(x, self.gate_up).chunk(2, dim=-1)
-        return F.linear(F.silu(gate) * up, self.down)
+        return linear(swiglu(linear(x, self.gate_up)), self.down)
 
     def export(self) -> dict[str, NDArray[np.float32]]:
         """Tensors by the names of spec.py, float32."""

@@ -15,8 +15,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from harness.autograd import linear, swiglu
 from harness.records import Shape
 
 NAMES = ("down", "selector_in", "selector_out", "selector_bias")
@@ -44,8 +44,8 @@ class Selective(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x (b,n,width) -> (b,n,width)."""
-        inner = F.linear(x, self.selector_in)
-        score = F.linear(inner, self.selector_out, self.selector_bias)  # (b,n,g)
+        inner = linear(x, self.selector_in)
+        score = linear(inner, self.selector_out) + self.selector_bias  # (b,n,g)
         soft = torch.sigmoid(score)
         mask = (score > 0).to(x.dtype) + (soft - soft.detach())
         self.chosen = mask.mean()
@@ -53,9 +53,8 @@ class Selective(nn.Module):
             draw = torch.rand(score.shape, generator=self.generator)
             token = torch.rand(score.shape[:2], generator=self.generator)[..., None]
             mask = torch.where(token < self.random_share, (draw < self.active).to(x.dtype), mask)
-        gate, up = F.linear(x, self.gate_up).chunk(2, dim=-1)
-        neurons = (F.silu(gate) * up).view(*mask.shape, self.group) * mask[..., None]
-        return F.linear(neurons.flatten(-2), self.down)
+        neurons = swiglu(linear(x, self.gate_up)).view(*mask.shape, self.group) * mask[..., None]
+        return linear(neurons.flatten(-2), self.down)
 
     def export(self) -> dict[str, NDArray[np.float32]]:
         """Tensors by the names of spec.py, float32."""

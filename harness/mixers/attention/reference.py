@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
+from harness.autograd import linear
 from harness.mixers.attention.spec import speeds
 from harness.records import Shape
 
@@ -24,11 +26,34 @@ def rotate(x: Tensor, speeds: NDArray[np.float64]) -> Tensor:
 
     Su et al. 2021, in the half-split layout of Llama.
     """
-    n, half = x.shape[-2], x.shape[-1] // 2
+    n = x.shape[-2]
     angle = torch.arange(n, dtype=torch.float64)[:, None] * torch.from_numpy(speeds)
     cos, sin = angle.cos().to(x.dtype), angle.sin().to(x.dtype)
+    return cast(Tensor, _Rotate.apply(x, cos, sin))  # type: ignore[no-untyped-call]
+
+
+class _Rotate(torch.autograd.Function):
+    """What comes back of a rotation is the rotation back."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _turned(x, cos, sin)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:
+        cos, sin = ctx.saved_tensors
+        return _turned(grad, cos, -sin), None, None
+
+
+def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    half = x.shape[-1] // 2
     a, b = x[..., :half], x[..., half:]
-    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
+    found = torch.empty_like(x)
+    torch.mul(a, cos, out=found[..., :half]).addcmul_(b, sin, value=-1)
+    torch.mul(b, cos, out=found[..., half:]).addcmul_(a, sin)
+    return found
 
 
 class Attention(nn.Module):
@@ -49,11 +74,11 @@ class Attention(nn.Module):
         """x (b,n,width) -> (b,n,width)."""
         b, n, _ = x.shape
         h, g, w = self.heads, self.kv_heads, self.head_width
-        projected = F.linear(x, self.qkv).view(b, n, h + 2 * g, w).transpose(1, 2)
+        projected = linear(x, self.qkv).view(b, n, h + 2 * g, w).transpose(1, 2)
         turned = rotate(projected[:, : h + g], self.speeds)
         q, k, v = turned[:, :h], turned[:, h:], projected[:, h + g :]
         mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=h != g)
-        return F.linear(mixed.transpose(1, 2).reshape(b, n, h * w), self.o)
+        return linear(mixed.transpose(1, 2).reshape(b, n, h * w), self.o)
 
     def _rows(self) -> list[int]:
         return [n * self.head_width for n in (self.heads, self.kv_heads, self.kv_heads)]

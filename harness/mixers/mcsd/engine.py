@@ -154,5 +154,5 @@ def mix(
     slope, decay, gain = small[offsets[SLOPE] :], small[offsets[DECAY] :], small[offsets[GAIN] :]
     mcsd.scan(
         u, v, f, e, 4 * width, n, channels, width // channels, first, last, slope, decay, gain,
-        state[start:], u,
+        state[start:], u, 4 * width,
     )  # fmt: skip

@@ -19,10 +19,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from harness.autograd import linear
+from harness.mixers.mcsd.gradient import mixed
 from harness.records import Shape
 
 CHUNK = 32  # 16 is as fast and 64 slower at windows of 128 and 256 on one AVX-512 core
-MATRIX_UP_TO = 64  # tokens; at 128 the chunked form takes 11 ms a layer and step, this one 16
 EPS = 1e-6  # of the channel norm, on the unscaled decay state
 
 
@@ -54,27 +55,46 @@ def read_matrix(x: Tensor, log_rates: Tensor) -> Tensor:
 
 
 def read_chunked(x: Tensor, log_rates: Tensor, q: int = CHUNK) -> Tensor:
-    """The same in O(n q): a q x q matrix within chunks and a carried sum between them."""
+    """The same in O(n q): a q x q matrix within chunks and a carried sum between them.
+
+    Scale and the rule of the first token are part of the matrices, so that nothing of the size
+    of x is touched but by products.
+    """
     g, n, b, w = x.shape
     chunks = -(-n // q)
     if n % q:
         x = F.pad(x, (0, 0, 0, 0, 0, chunks * q - n))
-    inner = x.view(g, chunks, q, b, w).transpose(1, 2).reshape(g, q, chunks * b * w)
-    place = torch.arange(q + 1, dtype=torch.float64)
-    # the last row sums a whole chunk as the next one sees it
-    lag = place[:, None] - place[:q] - 1
-    matrix = torch.exp(log_rates[:, None, None] * lag.clamp(min=0)) * (lag >= 0)
-    sums = torch.bmm(matrix.to(x.dtype), inner).view(g, q + 1, chunks, b * w)
+    inner = x.reshape(g * chunks, q, b * w)
+    within, fade, last, between = (
+        m.to(x.dtype).flatten(0, 1) for m in _chunk_matrices(log_rates, chunks, q)
+    )
+    read = torch.bmm(within, inner)
+    if chunks > 1:
+        sums = torch.bmm(last, inner).view(g, chunks, b * w)
+        carried = torch.bmm(between.view(g, chunks, chunks), sums).view(g * chunks, 1, b * w)
+        read = torch.baddbmm(read, fade, carried)
+    return read.view(g, chunks * q, b, w)[:, :n]
+
+
+def _chunk_matrices(log_rates: Tensor, chunks: int, q: int) -> tuple[Tensor, ...]:
+    """What multiplies a chunk (g,chunks,q,q), the carried sum (g,chunks,q,1), a chunk to be
+    summed (g,chunks,1,q), and the sums of chunks before (g,chunks,chunks).
+    """
+    g = log_rates.shape[0]
+    powers = torch.exp(log_rates[:, None] * torch.arange(q + 1, dtype=torch.float64))  # (g,q+1)
+    place = torch.arange(q)
+    lag = place[:, None] - place - 1
+    causal = powers[:, lag.clamp(min=0)] * (lag >= 0)  # (g,q,q)
+    scale = _scale(log_rates, chunks * q).view(g, chunks, q, 1)
+    first = torch.zeros(chunks, q, q, dtype=torch.float64)
+    first[0, 0, 0] = 1
+    within = torch.addcmul(first, causal[:, None], scale)
+    fade = powers[:, None, :q, None] * scale
+    last = powers[:, None, None, :q].flip(-1).expand(g, chunks, 1, q)
     at = torch.arange(chunks, dtype=torch.float64)
     jump = at[:, None] - at - 1
     between = torch.exp(log_rates[:, None, None] * q * jump.clamp(min=0)) * (jump >= 0)
-    carried = torch.bmm(between.to(x.dtype), sums[:, q])  # (g,chunks,b*w)
-    fade = torch.exp(log_rates[:, None] * place[:q]).to(x.dtype)  # (g,q)
-    read = torch.addcmul(sums[:, :q], fade[:, :, None, None], carried[:, None])
-    scale = _scale(log_rates, chunks * q).to(x.dtype).view(g, chunks, q).transpose(1, 2)
-    read = (read * scale[..., None]).view(g, q, chunks, b, w)
-    read = read.transpose(1, 2).flatten(1, 2)[:, :n]  # (g,n,b,w)
-    return torch.cat([x[:, :1], read[:, 1:]], dim=1)
+    return within, fade, last, between
 
 
 def read_recurrent(x: Tensor, log_rates: Tensor) -> Tensor:
@@ -167,13 +187,16 @@ class Mcsd(nn.Module):
             by_channel = x.view(b * n, c, w).transpose(0, 1)
             projected = torch.bmm(by_channel, blocks).view(c, b, n, 4, w).permute(1, 2, 3, 0, 4)
         else:
-            projected = F.linear(x, self.ufve).view(b, n, 4, c, w)
-        u, f, memories = projected[:, :, 0], projected[:, :, 1], projected[:, :, 2:]
-        read_by = read_matrix if n <= MATRIX_UP_TO else read_chunked
-        stacked = memories.flatten(2, 3).permute(2, 1, 0, 3)  # (g,n,b,w)
-        read = read_by(stacked, F.logsigmoid(self.logits)).permute(2, 1, 0, 3)  # (b,n,g,w)
-        out = fuse(u, f, read, self.gain.view(c, w)).reshape(b, n, width)
-        return out if self.paper else F.linear(out, self.o)
+            projected = linear(x, self.ufve).view(b, n, 4, c, w)
+        if x.dtype == torch.float32:
+            rates = torch.sigmoid(self.logits).view(2, c).to(torch.float32)
+            out = mixed(projected.reshape(b, n, 4, width), rates, self.gain)
+        else:
+            u, f, memories = projected[:, :, 0], projected[:, :, 1], projected[:, :, 2:]
+            stacked = memories.flatten(2, 3).permute(2, 1, 0, 3)  # (g,n,b,w)
+            read = read_matrix(stacked, F.logsigmoid(self.logits)).permute(2, 1, 0, 3)
+            out = fuse(u, f, read, self.gain.view(c, w)).reshape(b, n, width)
+        return out if self.paper else linear(out, self.o)
 
     def export(self) -> dict[str, NDArray[np.float32]]:
         """Tensors by the names of spec.py, float32."""
