@@ -72,9 +72,10 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
         raise BadInput(f"{recipe.name}: there is no {unknown[0]!r} to set; known: {known}")
     try:
         made = replace(recipe.shape, **{k: v for k, v in changes.items() if k in shape})
-        return replace(recipe, shape=made, **{k: v for k, v in changes.items() if k in own})
+        recipe = replace(recipe, shape=made, **{k: v for k, v in changes.items() if k in own})
     except (TypeError, ValueError) as error:
         raise BadInput(f"{recipe.name}: {error}") from None
+    return recipe if recipe.teacher else replace(recipe, teacher_tokens=None)
 
 
 def _named(name: str, corpus: str, tokens: int | None, seed: int) -> Recipe:
@@ -118,7 +119,19 @@ def _named(name: str, corpus: str, tokens: int | None, seed: int) -> Recipe:
 def base(recipe: Recipe) -> Recipe:
     """The recipe without its steps: what is trained before anything is compressed."""
     name = recipe.name.rpartition("@")[0] if recipe.steps else recipe.name
-    return replace(recipe, name=name, steps=(), teacher=None)
+    return replace(recipe, name=name, steps=(), teacher=None, teacher_tokens=None)
+
+
+def teacher(recipe: Recipe) -> Recipe | None:
+    """The recipe of the teacher that a step of the recipe learns from; None where there is none."""
+    if recipe.teacher is None:
+        return None
+    return parse(
+        recipe.teacher,
+        corpus=recipe.corpus,
+        tokens=recipe.teacher_tokens,
+        changes={"context": recipe.shape.context, "batch": recipe.batch},
+    )
 
 
 def final_shape(recipe: Recipe) -> Shape:

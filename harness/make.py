@@ -58,12 +58,16 @@ def pack(checkpoint: Checkpoint, form: str) -> Checkpoint:
 
 def _before(recipe: Recipe) -> Recipe:
     """The recipe without its last step."""
-    name, before = candidates.base(recipe).name, recipe.steps[:-1]
+    base, before = candidates.base(recipe), recipe.steps[:-1]
+    if not before:
+        return base
+    taught = "distil" in before
     return replace(
         recipe,
-        name="@".join([name, "+".join(before)]) if before else name,
+        name=f"{base.name}@{'+'.join(before)}",
         steps=before,
-        teacher=recipe.teacher if "distil" in before else None,
+        teacher=recipe.teacher if taught else None,
+        teacher_tokens=recipe.teacher_tokens if taught else None,
     )
 
 

@@ -20,14 +20,9 @@ def apply(
     """
     from harness.training.distil import distil  # noqa: PLC0415
 
-    if recipe.teacher is None:
+    teacher = candidates.teacher(recipe)
+    if teacher is None:
         raise BadInput(f"{recipe.name} names no teacher")
-    teacher = candidates.parse(
-        recipe.teacher,
-        corpus=recipe.corpus,
-        tokens=recipe.teacher_tokens,
-        changes={"context": recipe.shape.context, "batch": recipe.batch},
-    )
     path = checkpoints.find(teacher)
     if path is None:
         raise BadInput(
