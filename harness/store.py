@@ -19,6 +19,8 @@ from pydantic import TypeAdapter, ValidationError
 from harness.errors import BadRow, CannotWrite
 from harness.records import SCHEMA, Failed, Projected, Row
 
+TRIAL = ".trial.json"  # how the files of a study's rows end, which are no rows of a device
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Key:
@@ -70,7 +72,7 @@ def write(folder: Path, row: Row) -> Path:
         raise BadRow(f"{row.candidate} on {row.device}: projections are computed, never stored")
     path = folder / file_name(key_of(row))
     content = _adapter().dump_python(row, mode="json")
-    if bad := _not_finite(content):
+    if bad := not_finite(content):
         raise BadRow(f"{path.name}: {bad} is not a finite number; expected a number or null")
     write_bytes(path, (json.dumps(content, indent=1, allow_nan=False) + "\n").encode())
     return path
@@ -106,6 +108,8 @@ def read(folder: Path) -> tuple[list[Row], list[str]]:
     found: dict[str, Row] = {}
     problems = []
     for path in sorted(folder.rglob("*.json")):
+        if path.name.endswith(TRIAL):
+            continue
         try:
             row = load(path)
         except BadRow as error:
@@ -131,7 +135,7 @@ def load(path: Path) -> Row:
             f"{path}: schema {content['schema']!r}, expected {SCHEMA}; "
             f"measure it again with this version, or read it with the version that wrote it"
         )
-    if bad := _not_finite(content):
+    if bad := not_finite(content):
         raise BadRow(f"{path}: {bad} is not a finite number; expected a number or null")
     try:
         return _adapter().validate_json(text, strict=True)
@@ -193,7 +197,7 @@ def _started(row: Row) -> str:
     return row.environment.started if row.environment else ""
 
 
-def _not_finite(content: object, where: str = "") -> str:
+def not_finite(content: object, where: str = "") -> str:
     """Path of the first NaN or infinity inside parsed JSON, or ""."""
     if isinstance(content, float):
         return "" if math.isfinite(content) else where
@@ -203,6 +207,6 @@ def _not_finite(content: object, where: str = "") -> str:
     elif isinstance(content, list):
         inside = enumerate(content)
     for name, value in inside:
-        if bad := _not_finite(value, f"{where}.{name}".lstrip(".")):
+        if bad := not_finite(value, f"{where}.{name}".lstrip(".")):
             return bad
     return ""
