@@ -1,8 +1,20 @@
 """Rows -> figures for a paper, one file a figure; this package alone imports matplotlib."""
 
+from harness.plot.curves import Curve, curves_figure
 from harness.plot.depth import depth_figure
 from harness.plot.energy import energy_figure
 from harness.plot.pareto import pareto_figure
 from harness.plot.roofline import Point, roofline_figure
+from harness.plot.tradeoff import Spot, tradeoff_figure
 
-__all__ = ["Point", "depth_figure", "energy_figure", "pareto_figure", "roofline_figure"]
+__all__ = [
+    "Curve",
+    "Point",
+    "Spot",
+    "curves_figure",
+    "depth_figure",
+    "energy_figure",
+    "pareto_figure",
+    "roofline_figure",
+    "tradeoff_figure",
+]
