@@ -39,15 +39,26 @@ def sweep(
     results: Results = HERE,
     dry_run: Annotated[bool, typer.Option(help="Count, estimate, do nothing.")] = False,
     quick: Annotated[bool, typer.Option(help="A smoke run: too few samples to publish.")] = False,
+    jobs: Annotated[int, typer.Option(min=1, help="Of a study: trainings at a time.")] = 1,
+    cluster: Annotated[
+        str | None, typer.Option(help="Of a study: address of a dask scheduler to run it on.")
+    ] = None,
 ) -> None:
-    """Train, compress, score, time, project, decide. Resumable: finished rows are never redone."""
+    """Train, compress, score, time, project, decide. Resumable: finished rows are never redone.
+
+    A TOML of arms and claims is a study of quality, such as ours: edgewise sweep quality.toml
+    """
     from harness import host
+    from harness.cli import studies
     from harness.cli.demonstrate import demonstrate
     from harness.cli.summary import summarise
     from harness.measure import QUICK, Effort
     from harness.sweep import DEFAULT, estimate, expand, load, run
 
     host.require_supported()
+    if study := studies.find(file):
+        studies.run(study, results, jobs, cluster, dry_run)
+        return
     plan = load(file or DEFAULT, devices_folder())
     points = expand(plan, host.describe().cores)
     runs = sum(len(point.workloads) for point in points)
@@ -152,6 +163,9 @@ def plot(
 
 @app.command(epilog="Example: edgewise publish --results results")
 def publish(
+    file: Annotated[
+        Path | None, typer.Argument(help="A study's TOML; the rows of devices by default.")
+    ] = None,
     results: Results = HERE,
     readme: Annotated[
         Path | None, typer.Option(help="Also fill the marked blocks of a page.")
@@ -159,8 +173,12 @@ def publish(
 ) -> None:
     """Write the tables and figures of a full run, with the command that made them. Refuses quick
     rows."""
+    from harness.cli import studies
     from harness.cli.summary import publish as write
     from harness.sweep import DEFAULT, load
 
+    if study := studies.find(file):
+        studies.write(study, results)
+        return
     for path in write(stored(results), load(DEFAULT), results, readme):
         print(path)

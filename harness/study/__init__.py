@@ -1,0 +1,1 @@
+"""A study's TOML of arms and claims -> trials, tables, figures and an answer."""

@@ -1,0 +1,123 @@
+"""Trials -> tables of the learning rates tried, of published orders, of what was lost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from harness.study import claims, grid, plan
+from harness.study.frame import Ranking, Study, Trial, Tuning
+from harness.study.standings import Standing, difference
+
+
+def tuning(study: Study, trials: Mapping[str, Trial]) -> str:
+    """Each side's grid of learning rates, the best of it, and the rates its arms use."""
+    parts = ["# Learning rates: the grid, on a split that nothing is reported on\n"]
+    for one in study.tuning:
+        heads = ["learning rate", "score", "seeds", ""]
+        known = _grid(one, trials)
+        best = min(known, key=lambda rate: known[rate].value or 0.0) if known else None
+        lines = [
+            [f"{r:g}", grid.score(s), str(s.seeds), "best" if r == best else ""]
+            for r, s in known.items()
+        ]
+        seeds = len(plan.seeds(one.seeds))
+        parts.append(
+            f"\n## {one.name}: `{one.candidate}` on {one.corpus}, {len(one.rates)} rates, "
+            f"{seeds} seed{'s' if seeds > 1 else ''}\n"
+        )
+        parts.append(grid.table(heads, lines))
+        parts.append(_used(study, one, best))
+    return "\n".join(parts)
+
+
+def rankings(study: Study, found: Sequence[Standing]) -> str:
+    """Arms in the order that was published, with what was found here."""
+    parts = ["# Ablations against their published order\n"]
+    for ranking in study.ranking:
+        parts.append(f"\n## {ranking.title}\n")
+        parts.append(_ranking(ranking, found))
+        parts.append(f"\nPublished order: {ranking.source}.\n")
+    return "\n".join(parts)
+
+
+def losses(study: Study, found: Sequence[Standing]) -> str:
+    """Every comparison at equal task, step and protocol in which the reference is the better."""
+    heads = ["arm", "against", "task", "difference", "verdict"]
+    lost, open_, won = [], [], 0
+    for point in found:
+        for other in found:
+            alike = (point.task, point.protocol, point.step) == (
+                other.task,
+                other.protocol,
+                other.step,
+            )
+            if point.side == study.reference or other.side != study.reference or not alike:
+                continue
+            known = difference(point, other)
+            verdict = grid.verdict(known, point.better)
+            line = [f"`{point.name}`", f"`{other.name}`", point.task, grid.change(known), verdict]
+            if verdict == "worse":
+                lost.append(line)
+            elif verdict == "unresolved":
+                open_.append(line)
+            else:
+                won += 1
+    return "\n".join(
+        [
+            f"# Where {study.reference} wins\n",
+            f"Of {len(lost) + len(open_) + won} comparisons at equal task, step and protocol, "
+            f"{study.reference} is better in {len(lost)}, worse in {won}; {len(open_)} are "
+            "unresolved.\n",
+            grid.table(heads, lost) if lost else "None.\n",
+            "\n## Unresolved\n",
+            grid.table(heads, open_) if open_ else "None.\n",
+        ]
+    )
+
+
+def _grid(one: Tuning, trials: Mapping[str, Trial]) -> dict[float, claims.Estimate]:
+    found = {}
+    for rate in one.rates:
+        values = []
+        for seed in plan.seeds(one.seeds):
+            trial = trials.get(plan.key(plan.tuning_point(one, rate, seed)))
+            value = claims.figure(trial, "") if trial else None
+            values += [] if value is None else [value]
+        if values:
+            found[rate] = claims.interval(values)
+    return found
+
+
+def _used(study: Study, one: Tuning, best: float | None) -> str:
+    """What the arms of this side train with, and whether the grid says so too."""
+    names: dict[float, list[str]] = {}
+    for arm in study.arm:
+        if (arm.tuned or plan.side(arm)) == one.name:
+            names.setdefault(plan.recipe(arm, "", 0).learning_rate, []).append(f"`{arm.name}`")
+    said = [
+        f"{rate:g} ({'the best of the grid' if rate == best else 'NOT the best of the grid'}): "
+        + ", ".join(arms)
+        for rate, arms in names.items()
+    ]
+    return "\nUsed by its arms: " + ("; ".join(said) or "none") + ".\n"
+
+
+def _ranking(ranking: Ranking, found: Sequence[Standing]) -> str:
+    plain = {p.arm: p for p in found if not p.step}
+    known = [plain[name] for name in ranking.arms if name in plain]
+    here = sorted(known, key=lambda p: p.better * (p.score.value or 0.0))
+    heads = ["published", "arm", "score", "rank here", "against the one before", "verdict"]
+    lines = []
+    for place, point in enumerate(known):
+        step = difference(point, known[place - 1]) if place else None
+        lines.append(
+            [
+                str(place + 1),
+                f"`{point.arm}`",
+                grid.score(point.score),
+                str(here.index(point) + 1),
+                grid.change(step) if step else "-",
+                grid.verdict(step, point.better) if step else "-",
+            ]
+        )
+    return grid.table(heads, lines)

@@ -1,0 +1,112 @@
+"""Intervals, verdicts and the words of an answer follow from the trials."""
+
+import csv
+import io
+
+import pytest
+from scipy import stats
+
+from harness.study import answer, claims, plan, publish
+from tests.studies import TEXT, trials
+
+ATTENTION = (1.65, 1.64, 1.66)
+
+
+@pytest.fixture
+def study(tmp_path, monkeypatch):
+    monkeypatch.setattr(plan, "corpus_hash", lambda name: f"hash of {name}")
+    path = tmp_path / "study.toml"
+    path.write_text(TEXT)
+    return plan.load(path)
+
+
+def test_a_difference_has_the_interval_of_the_paired_t_test(study):
+    ours = (1.58, 1.56, 1.59)
+    known = trials(study, {"attention": ATTENTION, "mcsd": ours})
+    found = claims.estimate(study, known, "mcsd - attention")
+    expected = stats.ttest_rel(ours, ATTENTION).confidence_interval(0.95)
+    assert found.value == pytest.approx(sum(ours) / 3 - sum(ATTENTION) / 3)
+    assert (found.low, found.high) == pytest.approx((expected.low, expected.high))
+    assert found.seeds == 3
+
+
+def test_only_seeds_that_both_sides_have_are_paired(study):
+    known = trials(study, {"attention": ATTENTION[:2], "mcsd": (1.5, 1.5, 9.0)})
+    found = claims.estimate(study, known, "mcsd - attention")
+    assert found.seeds == 2
+    assert found.value == pytest.approx(1.5 - 1.645)
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "bar", "met"),
+    [
+        (-0.09, -0.07, "<= -0.06", "yes"),
+        (-0.09, -0.05, "<= -0.06", "unresolved"),
+        (-0.05, -0.01, "<= -0.06", "no"),
+        (0.96, 0.99, ">= 0.95", "yes"),
+        (0.90, 0.99, ">= 0.95", "unresolved"),
+        (0.90, 0.94, ">= 0.95", "no"),
+        (None, None, "<= 5", "unresolved"),
+    ],
+)
+def test_a_bar_is_met_only_by_the_whole_interval(low, high, bar, met):
+    known = claims.Estimate(value=0.5, low=low, high=high, seeds=3)
+    assert claims.met(known, bar) == met
+
+
+def test_one_seed_resolves_nothing(study):
+    known = trials(study, {"attention": (1.65,), "mcsd": (1.0,)})
+    found = claims.verdicts(study, known)[0]
+    assert found.estimate.value == pytest.approx(-0.65)
+    assert found.met == "unresolved"
+
+
+def test_the_summary_has_the_columns_that_were_asked_for(study):
+    known = trials(study, {"attention": ATTENTION, "mcsd": (1.56, 1.55, 1.57)})
+    lines = list(csv.DictReader(io.StringIO(claims.summary(claims.verdicts(study, known)))))
+    assert list(lines[0]) == ["claim", "value", "low", "high", "bar", "seeds", "met"]
+    assert lines[0]["met"] == "yes"
+    assert float(lines[0]["value"]) == pytest.approx(-0.09)
+    assert (lines[1]["value"], lines[1]["seeds"], lines[1]["met"]) == ("", "0", "unresolved")
+
+
+@pytest.mark.parametrize(
+    ("ours", "words"),
+    [
+        ((1.56, 1.55, 1.57), "MCSD wins by 0.090 (−0.090 to −0.090, 3 seeds)."),
+        ((1.75, 1.74, 1.76), "MCSD loses by 0.100."),
+        ((1.60, 1.70, 1.66), "Nobody can tell: +0.003."),
+    ],
+)
+def test_the_words_of_the_answer_follow_from_the_interval(study, ours, words):
+    known = trials(study, {"attention": ATTENTION, "mcsd": ours})
+    assert answer.sentence(study, known, study.line[0]) == words
+
+
+def test_the_page_and_its_tables_follow_from_the_rows_alone(study, tmp_path):
+    known = trials(
+        study,
+        {
+            "attention": ATTENTION,
+            "mcsd": (1.75, 1.74, 1.76),
+            "attention@int8": (1.651, 1.641, 1.661),
+            "mcsd@int8": (1.56, 1.55, 1.57),
+        },
+    )
+    first = publish.publish(study, known, tmp_path / "a", "edgewise publish", None)
+    publish.publish(study, known, tmp_path / "b", "edgewise publish", None)
+    for path in first.paths:
+        assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
+    tables = tmp_path / "a" / "tables"
+    assert (
+        "`mcsd` | `attention` | characters, window 64 | +0.1000"
+        in (tables / "where_the_reference_wins.md").read_text()
+    )
+    # within the bytes of attention@int8 the best of the other side is mcsd@int8, which wins
+    budget = (tables / "equal_bytes.md").read_text().splitlines()
+    assert any("`attention@int8`" in x and "`mcsd@int8`" in x and "| better |" in x for x in budget)
+    page = (tmp_path / "a" / "README.md").read_text()
+    assert page.startswith(f"# {study.title}")
+    assert "MCSD loses by 0.100." in page
+    for path in first.paths[:-1]:
+        assert path.relative_to(tmp_path / "a").as_posix() in page

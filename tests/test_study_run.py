@@ -1,0 +1,161 @@
+"""A study runs in processes here or on a cluster, and a worker that is killed costs nothing."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from dataclasses import replace
+
+import psutil
+import pytest
+
+from harness import checkpoint as checkpoints
+from harness.study import crew as crews
+from harness.study import plan, rows, runner, schedule, task
+from harness.study.frame import Arm, Study
+
+pytest.importorskip("torch")
+
+RECALL = Arm(
+    name="recall",
+    candidate="mcsd:nano",
+    corpus="recall",
+    tokens=2000,
+    seeds=2,
+    set={"layers": 1, "mixers": ("mcsd",), "width": 32, "hidden": 32, "context": 32, "batch": 4},
+    steps=("int8",),
+)
+
+
+@pytest.fixture
+def cache(tmp_path, monkeypatch, cache_folder):
+    """Checkpoints of its own; compiled plans are those of the whole run."""
+    home = tmp_path / "cache"
+    home.mkdir()
+    (cache_folder / "plans").mkdir(exist_ok=True)
+    (home / "plans").symlink_to(cache_folder / "plans")
+    monkeypatch.setenv("EDGEWISE_CACHE", str(home))
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    return home
+
+
+@pytest.fixture
+def study():
+    return Study(title="small", arm=(RECALL,))
+
+
+def essence(trial):
+    """What may not depend on where a trial ran, or on what happened meanwhile."""
+    return replace(trial, started="", training_seconds=0.0, scoring_seconds=0.0)
+
+
+def run(study, folder, crew):
+    done = []
+    tasks = schedule.tasks(plan.points(study), folder)
+    runner.run(tasks, crew, folder, lambda one, outcome: done.append(one.key))
+    return done
+
+
+def here(study, folder):
+    """The same trials, made in this process."""
+    return [
+        trial
+        for one in schedule.tasks(plan.points(study), folder)
+        for trial in task.do(one, {}, folder).trials
+    ]
+
+
+def test_a_trial_answers_what_a_sceptic_asks(study, cache, tmp_path):
+    first = here(study, tmp_path / "rows")
+    plain, packed = first[0], first[1]
+    assert not plain.failed, plain.failed
+    assert (plain.metric, plain.protocol, plain.seed) == ("accuracy", "windows", 0)
+    assert plain.value == plain.figures["accuracy"]
+    assert plain.tokens == plain.training_steps * 4 * 32
+    assert plain.characters is None
+    assert plain.trained_on == plain.corpus_hash
+    assert packed.formats["int8"] > packed.formats["f32"]
+    assert packed.resident_bytes < plain.resident_bytes
+    assert packed.checkpoint_hash != plain.checkpoint_hash
+    assert packed.recipe.steps == ("int8",)
+    assert plain.commit or plain.versions["edgewise"]
+    stored = rows.read(tmp_path / "rows", plan.points(study))
+    assert list(stored.values()) == first
+
+
+def test_what_is_there_is_not_done_again(study, cache, tmp_path):
+    here(study, tmp_path / "rows")
+    assert schedule.tasks(plan.points(study), tmp_path / "rows") == []
+    lost = next((tmp_path / "rows").glob("*int8*s1*"))
+    lost.write_text(lost.read_text()[:100])  # a file cut short by a full disk
+    (again,) = schedule.tasks(plan.points(study), tmp_path / "rows")
+    assert [(p.recipe.name, p.recipe.seed) for p in again.points] == [("mcsd:nano@int8", 1)]
+
+
+def test_a_failed_trial_is_a_row_and_is_tried_again(study, cache, tmp_path, monkeypatch):
+    broken = replace(study.arm[0], set={**RECALL.set, "learning_rate": 1e30}, seeds=1)
+    other = Study(title="breaks", arm=(broken, replace(broken, name="good", set=RECALL.set)))
+    trials = here(other, tmp_path / "rows")
+    assert [bool(trial.failed) for trial in trials] == [True, True, False, False]
+    assert "try a smaller one" in trials[0].failed
+    assert trials[0].value is None
+    assert [len(t.points) for t in schedule.tasks(plan.points(other), tmp_path / "rows")] == [2]
+
+
+def test_a_killed_process_costs_nothing(study, cache, tmp_path):
+    expected = [essence(trial) for trial in here(study, tmp_path / "undisturbed")]
+    for path in (cache / "checkpoints").iterdir():
+        path.unlink()
+    with crews.local(2) as crew:
+        killer = threading.Thread(target=kill_one)
+        killer.start()
+        run(study, tmp_path / "rows", crew)
+        killer.join()
+    found = rows.read(tmp_path / "rows", plan.points(study)).values()
+    assert [essence(trial) for trial in found] == expected
+
+
+def kill_one():
+    """End a worker as soon as it has made its first checkpoint."""
+    made = checkpoints.folder() / "checkpoints"
+    end = time.monotonic() + 120
+    while time.monotonic() < end and not any(made.glob("*.safetensors")):
+        time.sleep(0.01)
+    workers = [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
+    max(workers, key=lambda p: sum(p.cpu_times()[:2])).kill()
+
+
+def test_a_task_whose_worker_dies_each_time_fails_alone(study, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "do", die_for_seed_1)
+    with crews.local(2) as crew:
+        run(study, tmp_path / "rows", crew)
+    found = rows.read(tmp_path / "rows", plan.points(study)).values()
+    assert [(t.seed, "died" in t.failed) for t in found] == [(0, False)] * 2 + [(1, True)] * 2
+
+
+def die_for_seed_1(one, files, folder):
+    if one.base.seed == 1:
+        os._exit(1)
+    return task.Outcome(trials=tuple(task.failure(p, "not tried") for p in one.points))
+
+
+def test_a_cluster_does_the_same_and_survives_a_killed_worker(study, cache, tmp_path):
+    distributed = pytest.importorskip("distributed")
+    expected = [essence(trial) for trial in here(study, tmp_path / "undisturbed")]
+    for path in (cache / "checkpoints").iterdir():
+        path.unlink()
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+        ) as cluster,
+        crews.cluster(cluster.scheduler_address) as crew,
+    ):
+        assert crew.width == 2
+        assert not crew.shared
+        killer = threading.Thread(target=kill_one)
+        killer.start()
+        run(study, tmp_path / "rows", crew)
+        killer.join()
+    found = rows.read(tmp_path / "rows", plan.points(study)).values()
+    assert [essence(trial) for trial in found] == expected
