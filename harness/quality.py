@@ -58,7 +58,7 @@ def score(
             checkpoint, _held_out(splits, window), protocol, window=window, most=blocks,
             threads=threads, progress=progress,
         )  # fmt: skip
-        found = _of_text(spec, splits, cost, checkpoint.shape.context, trained_on)
+        found = of_text(spec, splits, cost, checkpoint.shape.context, trained_on)
     return replace(found, seconds=round(time.perf_counter() - begin, 3))
 
 
@@ -66,7 +66,7 @@ def _held_out(splits: Splits, room: int) -> Array:
     return splits.test if splits.test.size > room else splits.validation
 
 
-def _of_text(
+def of_text(
     spec: Corpus, splits: Splits, cost: losses.Losses, context: int, trained_on: str
 ) -> Quality:
     """The summary over parts of the text that are no shorter than a window."""

@@ -1,4 +1,12 @@
-"""A protocol's name + checkpoint -> how the packed weights score by it, through the engine."""
+"""A protocol's name + checkpoint -> how the packed weights score by it, through the engine.
+
+windows: of the trained context, state fresh in each; or all examples
+sliding: windows a quarter apart, so that a token has three quarters of one before it
+carried: the whole text as one stream; its drift is what it loses to `windows` from begin to end
+positions: windows of 16 times the trained context, and what tokens cost by their place in them
+
+All of the held-out data is scored.
+"""
 
 from __future__ import annotations
 
@@ -7,10 +15,10 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from harness import plugins, quality
-from harness.records import Checkpoint, Quality
+from harness import losses, plugins, positions, quality
+from harness.records import Array, Checkpoint, Quality
 
-EVERY = 1_000_000  # blocks: the whole held-out text
+FURTHER = 16  # times the trained context
 Curve: TypeAlias = tuple[tuple[float, float, float], ...]
 
 
@@ -19,21 +27,55 @@ class Scored:
     """figures: further numbers; curves: (x, value, standard error), both by name."""
 
     quality: Quality
-    tokens: int
     figures: Mapping[str, float] = field(default_factory=dict)
     curves: Mapping[str, Curve] = field(default_factory=dict)
 
 
 def windows(checkpoint: Checkpoint) -> Scored:
-    """All of the held-out text in windows of the trained context, or all examples."""
-    found = quality.score(checkpoint, blocks=EVERY)
-    return Scored(quality=found, tokens=found.blocks * checkpoint.shape.context)
+    return Scored(quality=quality.score(checkpoint, blocks=None))
 
 
-PROTOCOLS: Mapping[str, Callable[[Checkpoint], Scored]] = {"windows": windows}
+def sliding(checkpoint: Checkpoint) -> Scored:
+    return Scored(quality=quality.score(checkpoint, blocks=None, protocol="sliding"))
 
 
-def losses(found: Quality) -> dict[str, float]:
+def carried(checkpoint: Checkpoint) -> Scored:
+    """The drift is taken on the same tokens read in windows, so that it is not the text's own."""
+    found = quality.score(checkpoint, blocks=None, protocol="carried")
+    window = checkpoint.shape.context
+    text = _held_out(checkpoint)
+    text = text[: (text.size - 1) // window * window + 1]  # what windows score, too
+    here, there = (losses.of(checkpoint, text, p) for p in ("carried", "windows"))
+    course = positions.drift(here, there)
+    figures = {"drift": course.slope, "drift_low": course.low, "drift_high": course.high}
+    return Scored(quality=found, figures=figures)
+
+
+def by_position(checkpoint: Checkpoint) -> Scored:
+    """The score is that of the long windows."""
+    window = FURTHER * checkpoint.shape.context
+    found = quality.score(checkpoint, blocks=None, context=window)
+    edges = [0, *(2**i for i in range(int(math.log2(window)))), window]
+    course = positions.course(losses.of(checkpoint, _held_out(checkpoint), window=window), edges)
+    places = zip(course.last, course.nats, course.standard_error, strict=True)
+    curve = tuple((float(x), float(y), float(error)) for x, y, error in places)
+    return Scored(quality=found, curves={"position": curve})
+
+
+PROTOCOLS: Mapping[str, Callable[[Checkpoint], Scored]] = {
+    "windows": windows,
+    "sliding": sliding,
+    "carried": carried,
+    "positions": by_position,
+}
+
+
+def _held_out(checkpoint: Checkpoint) -> Array:
+    splits = plugins.corpora()[checkpoint.recipe.corpus].load()
+    return splits.test if splits.test.size else splits.validation
+
+
+def figures(found: Quality) -> dict[str, float]:
     """A score under the names that claims may use."""
     if found.metric != "bits per byte":
         return {found.metric: found.value}
