@@ -219,7 +219,8 @@ def _check_steps(name: str, steps: tuple[str, ...], mixer: str) -> None:
             f"{name!r}: steps come in the order of transforms, one format of weights, one of the "
             f"key-value cache, e.g. attention:nano@prune50+int4+kvint8"
         )
-    if 2 in order and mixer != "attention" and mixer not in sizes.HYBRIDS:
+    keeps = mixer in sizes.HYBRIDS or plugins.mixers()[mixer].folder == "attention"
+    if 2 in order and not keeps:
         raise BadInput(
             f"{name!r}: {steps[-1]!r} says how attention keeps keys, and {mixer!r} has none"
         )

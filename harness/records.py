@@ -404,7 +404,7 @@ class Mixer:
     state_values(shape, depth): room one layer takes for a context of `depth` tokens, in units of
         4 bytes
     calls(shape, tokens, depth): kernel calls of one layer for `tokens` new tokens at `depth`
-    forward(shape): the name of its function in engine.py
+    forward(shape), begin: names of its functions in engine.py, of a layer and before the first one
     folder: where its reference.py and engine.py are; options: what a named variant sets there
     """
 
@@ -415,6 +415,7 @@ class Mixer:
     calls: Callable[[Shape, int, int], tuple[Call, ...]]
     source: str
     forward: Callable[[Shape], str] = lambda shape: "forward"
+    begin: str = "begin"
     options: Mapping[str, Any] = field(default_factory=dict)
 
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from harness import plugins
 from harness.errors import BadInput, UnknownName
 from harness.records import RopeScaling, Shape
 
@@ -53,15 +54,19 @@ def stack(mixer: str, layers: int) -> tuple[str, ...]:
 def _hidden(raw: Mapping[str, Any], mixers: Sequence[str]) -> int:
     """The ffn's width that gives every stack of a size about as many parameters.
 
-    Of two mixers the mean over layers, since parameters grow linearly with it. Raises UnknownName.
+    A variant that the size does not name has that of the mixer it is one of. Of two mixers the
+    mean over layers, since parameters grow linearly with it. Raises UnknownName.
     """
-    known = raw["hidden"]
+    known, widths = raw["hidden"], []
     for mixer in mixers:
-        if mixer not in known:
+        spec = plugins.mixers().get(mixer)
+        width = known.get(mixer, known.get(spec.folder) if spec else None)
+        if width is None:
             raise UnknownName(
                 f"this size has no ffn width for {mixer!r}; known: {', '.join(sorted(known))}"
             )
-    return int(sum(known[mixer] for mixer in mixers) / len(mixers) / 8) * 8
+        widths.append(width)
+    return int(sum(widths) / len(widths) / 8) * 8
 
 
 def shape(raw: Mapping[str, Any], mixers: tuple[str, ...], ffn: str) -> Shape:

@@ -41,8 +41,12 @@ def scratch_values(w: int, room: int) -> int:
     return VECTORS * (2 * padded(w) + 64 + span_of(room) + 2 * LANES)
 
 
-def attend_over(cache: Cache) -> Callable[..., None]:
-    """`attend` for one kind of cache."""
+def attend_over(cache: Cache, leaning: bool = False) -> Callable[..., None]:
+    """`attend` for one kind of cache; leaning: with a bias that falls with distance.
+
+    Such an `attend` takes two more arguments, slopes and a place in it: query e of a token adds
+    slopes[place + e] * (p - position of its token) to its score of token p (Press et al. 2021).
+    """
     many_scores, one_score = (tiles.zeros(F32, cache.rows, n) for n in (VECTORS, 1))
     many, one = tiles.zeros(F32, ROWS, VECTORS), tiles.zeros(F32, ROWS, 1)
     many_flat, one_flat = tiles.zeros(F32, 1, VECTORS), tiles.zeros(F32, 1, 1)
@@ -85,6 +89,13 @@ def attend_over(cache: Cache) -> Callable[..., None]:
         simd.store_f32(scratch, mass_at, mass)
 
     @njit(**INNER)
+    def lean(scratch: Array, scores: int, count: int, first: int, slope: np.float32) -> None:
+        """Add slope * (first + i) to score i."""
+        simd.stand_apart()
+        for i in range(count):
+            scratch[scores + i] += slope * np.float32(first + i)
+
+    @njit(**INNER)
     def mix(
         sums: tiles.Tile, flat: tiles.Tile, past: Array, values: int, w: int, first: int,
         last: int, bytes_: Array, scratch: Array, scores: int, span: int, mixed: int,
@@ -112,7 +123,7 @@ def attend_over(cache: Cache) -> Callable[..., None]:
     def group(
         zeros: tiles.Tile, sums: tiles.Tile, flat: tiles.Tile, count: int, q: Array, at: int,
         pitch: int, each: int, g: int, depth: int, w: int, past: Array, start: int, room: int,
-        scratch: Array, own: int, out: Array, to: int, out_pitch: int,
+        scratch: Array, own: int, out: Array, to: int, out_pitch: int, slopes: Array, slope_at: int,
     ) -> None:  # fmt: skip
         """Queries g..g+count of those of `attend`, as many as the tiles have vectors."""
         simd.stand_apart()
@@ -141,6 +152,10 @@ def attend_over(cache: Cache) -> Callable[..., None]:
             for t in range(count):
                 seen = min(span, depth + (g + t) // each + 1 - begin)
                 if seen > 0:
+                    if leaning:
+                        ahead = begin - depth - (g + t) // each
+                        slope = slopes[slope_at + (g + t) % each]
+                        lean(scratch, scores + t * span, seen, ahead, slope)
                     soften(
                         past, values, w, seen, scratch, scores + t * span, tops + t,
                         masses + t * LANES, mixed + t * wide,
@@ -167,9 +182,10 @@ def attend_over(cache: Cache) -> Callable[..., None]:
                 out[target + i] = scratch[mixed + t * wide + i] * inverse
 
     @njit(**EXACT)
-    def attend(
+    def attend_leaning(
         q: Array, at: int, pitch: int, each: int, n: int, depth: int, w: int, past: Array,
         start: int, room: int, scratch: Array, own: int, out: Array, to: int, out_pitch: int,
+        slopes: Array, slope_at: int,
     ) -> None:  # fmt: skip
         """n tokens with `each` queries of w values over the past of one head, bytes from `start`.
 
@@ -181,15 +197,26 @@ def attend_over(cache: Cache) -> Callable[..., None]:
         for g in range(0, together, VECTORS):
             group(
                 many_scores(), many(), many_flat(), VECTORS, q, at, pitch, each, g, depth, w,
-                past, start, room, scratch, own, out, to, out_pitch,
+                past, start, room, scratch, own, out, to, out_pitch, slopes, slope_at,
             )  # fmt: skip
         for g in range(together, n * each):
             group(
                 one_score(), one(), one_flat(), 1, q, at, pitch, each, g, depth, w, past, start,
-                room, scratch, own, out, to, out_pitch,
+                room, scratch, own, out, to, out_pitch, slopes, slope_at,
             )  # fmt: skip
 
-    return attend
+    @njit(**EXACT)
+    def attend(
+        q: Array, at: int, pitch: int, each: int, n: int, depth: int, w: int, past: Array,
+        start: int, room: int, scratch: Array, own: int, out: Array, to: int, out_pitch: int,
+    ) -> None:  # fmt: skip
+        """`attend_leaning` without slopes."""
+        attend_leaning(
+            q, at, pitch, each, n, depth, w, past, start, room, scratch, own, out, to, out_pitch,
+            scratch, 0,
+        )  # fmt: skip
+
+    return attend_leaning if leaning else attend
 
 
 def append_over(cache: Cache) -> Callable[..., None]:

@@ -28,6 +28,8 @@ def checkpoint(wanted: Shape, form: str = "f32", seed: int = 0) -> Checkpoint:
         values = rng.standard_normal(tensor.shape)
         if "norm" in name or tensor.name == "gain":
             values = 1 + 0.1 * values
+        elif tensor.name == "slopes":
+            values = rng.uniform(0.01, 0.5, tensor.shape)
         elif tensor.name == "slope":
             values = rng.uniform(0.3, 0.95, tensor.shape)
         elif tensor.name == "decay":

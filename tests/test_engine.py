@@ -25,7 +25,7 @@ from harness.make import pack
 from harness.mixers.attention import spec as attention
 from harness.records import Recipe
 from harness.training.model import from_checkpoint
-from kernels import lowering
+from kernels import attending, lowering
 from kernels.caches import KINDS
 from tests import models
 
@@ -267,6 +267,18 @@ def test_a_smaller_cache_costs_no_more_than_its_rounding(cache, rtol):
     tokens = text(150)
     found = prefill(replace(plain, shape=replace(shape, cache=cache)), tokens)
     assert_close(found, model_logits(plain, tokens), rtol)
+
+
+@pytest.mark.parametrize(("cache", "rtol"), [("f32", 1e-4), ("f16", 2e-3), ("int8", 4e-2)])
+def test_biases_by_distance_are_exact_in_any_cache_and_beyond_a_span(cache, rtol):
+    """Where a position kept in the cache would have lost digits: 4200 is 4200 +- 2 in float16."""
+    n = attending.SPAN + 100
+    shape = models.shape(("attention-alibi",), heads=2, kv_heads=1, head_width=32)
+    plain, tokens = models.checkpoint(shape), text(n)
+    with session.open_session(replace(plain, shape=replace(shape, cache=cache)), room=n) as s:
+        session.feed(s, tokens[:-3])
+        found = np.stack([session.step(s, int(t)).copy() for t in tokens[-3:]])
+    assert_close(found, model_logits(plain, tokens)[-3:], rtol)
 
 
 @pytest.mark.parametrize("cache", ["f32", "f16", "int8"])

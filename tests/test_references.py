@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from harness import autograd, plugins
 from harness.ffns.selective import reference as selective
 from harness.mixers.attention import reference as attention
+from harness.mixers.attention.spec import slopes
 from harness.mixers.mcsd import reference as mcsd
 from harness.records import Shape
 
@@ -141,12 +142,14 @@ def test_mcsd_is_its_equations_token_by_token(name, n):
 
 
 def numpy_attention(t: dict[str, np.ndarray], x: np.ndarray, s: Shape) -> np.ndarray:
-    """One head and one query at a time; rotation by complex numbers."""
+    """One head and one query at a time; rotation by complex numbers, or none beside slopes."""
     n, w = len(x), s.head_width
     t = {name: a.astype(np.float64) for name, a in t.items()}
     angle = np.arange(n)[:, None] * s.rope_base ** (-2 * np.arange(w // 2) / w)
 
     def turned(y: np.ndarray) -> np.ndarray:
+        if "slopes" in t:
+            return y
         z = (y[:, : w // 2] + 1j * y[:, w // 2 :]) * np.exp(1j * angle)
         return np.concatenate([z.real, z.imag], axis=1)
 
@@ -158,19 +161,31 @@ def numpy_attention(t: dict[str, np.ndarray], x: np.ndarray, s: Shape) -> np.nda
         v = x @ t["v"][g * w : (g + 1) * w].T
         rows = []
         for i in range(n):
-            weights = np.exp(k[: i + 1] @ q[i] / math.sqrt(w))
+            bias = t["slopes"][h] * np.arange(-i, 1) if "slopes" in t else 0.0
+            weights = np.exp(k[: i + 1] @ q[i] / math.sqrt(w) + bias)
             rows.append(weights @ v[: i + 1] / weights.sum())
         heads.append(np.array(rows))
     return np.concatenate(heads, axis=1) @ t["o"].T
 
 
-def test_attention_is_its_equations_head_by_head():
-    layer = attention.build(shape())
+@pytest.mark.parametrize("alibi", [False, True])
+def test_attention_is_its_equations_head_by_head(alibi):
+    layer = attention.build(shape(), alibi)
     arrays = layer.export()
     x = np.random.default_rng(0).normal(size=(1, 19, 32))
     with torch.no_grad():
         found = layer.double()(torch.from_numpy(x)).numpy()[0]
     np.testing.assert_allclose(found, numpy_attention(arrays, x[0], shape()), rtol=1e-9, atol=1e-12)
+
+
+def test_slopes_of_linear_biases_are_those_of_the_paper():
+    """Press et al. 2021: 1/2, 1/4, ..., 1/256 for 8 heads; of 16 the geometric means between."""
+    np.testing.assert_array_equal(slopes(8), 0.5 ** np.arange(1, 9))
+    np.testing.assert_allclose(slopes(16), 0.5 ** np.arange(0.5, 8.5, 0.5))
+    np.testing.assert_allclose(slopes(12), [*0.5 ** np.arange(1, 9), *0.5 ** np.arange(0.5, 4.5)])
+    layer = attention.build(shape(), alibi=True)
+    np.testing.assert_array_equal(layer.export()["slopes"], np.float32([0.25, 2**-4, 2**-6, 2**-8]))
+    assert not any("slopes" in name for name, _ in layer.named_parameters()), "fixed"
 
 
 @pytest.mark.parametrize("plugin", HALVES)

@@ -111,7 +111,7 @@ def write(checkpoint: Checkpoint) -> str:
     for name, mixer in used.items():
         module = plugins.half(mixer, "engine").__name__
         lines += [
-            f"from {module} import begin as begin_{aliases[name]}",
+            f"from {module} import {mixer.begin} as begin_{aliases[name]}",
             f"from {module} import {mixer.forward(shape)} as {aliases[name]}",
         ]
     ffn = plugins.pick(plugins.ffns(), shape.ffn, "ffn")

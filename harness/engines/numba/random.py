@@ -6,11 +6,12 @@ import numpy as np
 
 from harness import packing, plugins
 from harness.candidates import final_shape, tensors
+from harness.mixers.attention.spec import slopes
 from harness.records import Array, Checkpoint, Format, Recipe, Tensor
 
 
 def checkpoint(recipe: Recipe) -> Checkpoint:
-    """Normal weights of deviation 1/sqrt(columns), gains 1, decays as published.
+    """Normal weights of deviation 1/sqrt(columns), gains 1, decays and slopes as published.
 
     Layers share one array per tensor and shape, and the rows of a large one repeat, so that a
     model of billions is made in seconds; the engine gives each layer its own copy.
@@ -47,6 +48,8 @@ def _values(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Arra
     values: Array
     if "norm" in name or name == "gain":
         values = np.ones(shape)
+    elif name == "slopes":
+        values = slopes(shape[0])
     elif name == "slope":  # exp(-beta), MCSD eq. 2
         values = np.exp(-(2.0 ** (-8.0 / shape[0] * (np.arange(shape[0]) + 1))))
     elif name == "decay":  # MCSD eq. 8

@@ -11,7 +11,7 @@ from numba import njit
 from harness import arena
 from harness.records import Shape
 from kernels import attention, attention_f16, attention_int8, rope
-from kernels.attending import room_for
+from kernels.attending import attend_over, room_for
 from kernels.caches import KINDS
 from kernels.laps import MIX, PROJECT, lap
 from kernels.sharing import owner, ready
@@ -19,7 +19,7 @@ from kernels.simd import LANES, OPTIONS, PART
 from kernels.spec import Array
 from kernels.team import barrier, share
 
-STATE = 4  # after the places of q k v o
+STATE, SLOPES, ALIBI_STATE = 4, 4, 5  # after the places of q k v o
 
 
 @njit(**OPTIONS)
@@ -31,10 +31,19 @@ def begin(
     rope.angles(depth, n, dims[arena.HEAD_WIDTH], small, arena.SPEEDS, scratch, table)
 
 
-def _forward_over(kernel: ModuleType) -> Callable[..., None]:
+@njit(**OPTIONS)
+def begin_alibi(
+    thread: int, n: int, depth: int, dims: Array, small: Array, state: Array, scratch: Array
+) -> None:
+    """A bias needs no table."""
+
+
+def _forward_over(kernel: ModuleType, alibi: bool = False) -> Callable[..., None]:
     """`forward` over one kind of cache: that of a kernel attention*.py."""
     append, attend = kernel.append, kernel.attend
     key_bytes, value_bytes = kernel.CACHE.key_bytes, kernel.CACHE.value_bytes
+    state_at = ALIBI_STATE if alibi else STATE
+    leaning = attend_over(kernel.CACHE, leaning=True) if alibi else attend
 
     @njit(**PART)
     def forward(
@@ -54,7 +63,7 @@ def _forward_over(kernel: ModuleType) -> Callable[..., None]:
         scratch: Array,
         prepared: Array,
     ) -> None:
-        """Add attention of n normed tokens to the residual. offsets: q k v o, state."""
+        """Add attention of n normed tokens to the residual. offsets: q k v o [slopes], state."""
         width, w = dims[arena.WIDTH], dims[arena.HEAD_WIDTH]
         heads, kv_heads, room = dims[arena.HEADS], dims[arena.KV_HEADS], dims[arena.ROOM]
         queries, keys = heads * w, kv_heads * w
@@ -82,18 +91,27 @@ def _forward_over(kernel: ModuleType) -> Callable[..., None]:
         each, past = heads // kv_heads, state.view(np.uint8)
         head_bytes = room_for(room) // LANES * (key_bytes(w) + value_bytes(w))
         for head in range(first, last):
-            start = 4 * offsets[STATE] + head * head_bytes
+            start = 4 * offsets[state_at] + head * head_bytes
             for t in range(n):
                 row, slot = wide + t * pitch, depth + t
                 key = row + queries + head * w
-                rope.rotate(scratch, key, w, scratch, table + t * w)
+                if not alibi:
+                    rope.rotate(scratch, key, w, scratch, table + t * w)
                 append(scratch, key, scratch, key + keys, w, past, start, room, slot)
-                for query in range(head * each, (head + 1) * each):
-                    rope.rotate(scratch, row + query * w, w, scratch, table + t * w)
-            attend(
-                scratch, wide + head * each * w, pitch, each, n, depth, w, past, start, room,
-                scratch, own, scratch, mixed + head * each * w, queries,
-            )  # fmt: skip
+                if not alibi:
+                    for query in range(head * each, (head + 1) * each):
+                        rope.rotate(scratch, row + query * w, w, scratch, table + t * w)
+            if alibi:
+                leaning(
+                    scratch, wide + head * each * w, pitch, each, n, depth, w, past, start, room,
+                    scratch, own, scratch, mixed + head * each * w, queries,
+                    small, offsets[SLOPES] + head * each,
+                )  # fmt: skip
+            else:
+                attend(
+                    scratch, wide + head * each * w, pitch, each, n, depth, w, past, start, room,
+                    scratch, own, scratch, mixed + head * each * w, queries,
+                )  # fmt: skip
         barrier(block, threads)
         lap(thread, block, MIX)
 
@@ -115,6 +133,9 @@ def _forward_over(kernel: ModuleType) -> Callable[..., None]:
 forward_f32 = _forward_over(attention)
 forward_f16 = _forward_over(attention_f16)
 forward_int8 = _forward_over(attention_int8)
+forward_alibi_f32 = _forward_over(attention, alibi=True)
+forward_alibi_f16 = _forward_over(attention_f16, alibi=True)
+forward_alibi_int8 = _forward_over(attention_int8, alibi=True)
 
 
 def repeat(layer: Array, shape: Shape, room: int, depth: int) -> None:

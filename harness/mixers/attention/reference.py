@@ -17,7 +17,7 @@ from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
 from harness.autograd import linear
-from harness.mixers.attention.spec import speeds
+from harness.mixers.attention.spec import slopes, speeds
 from harness.records import Shape
 
 
@@ -56,11 +56,29 @@ def _turned(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return found
 
 
-class Attention(nn.Module):
-    """One layer; q, k and v are one matrix inside, so that one product makes them."""
+def bias(slopes: Tensor, n: int) -> Tensor:
+    """What is added to the score of query t and key p (h,n,n): slopes (h,) times p - t, or -inf.
 
-    def __init__(self, shape: Shape) -> None:
+    Press et al. 2021, section 3.
+    """
+    place = torch.arange(n, dtype=slopes.dtype)
+    ahead = place - place[:, None]
+    return slopes[:, None, None] * ahead.masked_fill(ahead > 0, -torch.inf)
+
+
+class Attention(nn.Module):
+    """One layer; q, k and v are one matrix inside, so that one product makes them.
+
+    slopes: fixed, of the linear biases that stand for positions where `alibi`
+    """
+
+    slopes: Tensor
+
+    def __init__(self, shape: Shape, alibi: bool = False) -> None:
         super().__init__()
+        self.alibi = alibi
+        if alibi:
+            self.register_buffer("slopes", torch.from_numpy(slopes(shape.heads)).float())
         self.heads, self.kv_heads = shape.heads, shape.kv_heads
         self.head_width, self.speeds = shape.head_width, speeds(shape)
         rows = (shape.heads + 2 * shape.kv_heads) * shape.head_width
@@ -75,9 +93,16 @@ class Attention(nn.Module):
         b, n, _ = x.shape
         h, g, w = self.heads, self.kv_heads, self.head_width
         projected = linear(x, self.qkv).view(b, n, h + 2 * g, w).transpose(1, 2)
-        turned = rotate(projected[:, : h + g], self.speeds)
-        q, k, v = turned[:, :h], turned[:, h:], projected[:, h + g :]
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=h != g)
+        v = projected[:, h + g :]
+        if self.alibi:
+            q, k = projected[:, :h], projected[:, h : h + g]
+            mixed = F.scaled_dot_product_attention(
+                q, k, v, attn_mask=bias(self.slopes, n), enable_gqa=h != g
+            )
+        else:
+            turned = rotate(projected[:, : h + g], self.speeds)
+            q, k = turned[:, :h], turned[:, h:]
+            mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True, enable_gqa=h != g)
         return linear(mixed.transpose(1, 2).reshape(b, n, h * w), self.o)
 
     def _rows(self) -> list[int]:
@@ -86,18 +111,21 @@ class Attention(nn.Module):
     def export(self) -> dict[str, NDArray[np.float32]]:
         """Tensors by the names of spec.py, float32."""
         q, k, v = (_numpy(part) for part in torch.split(self.qkv, self._rows()))
-        return {"q": q, "k": k, "v": v, "o": _numpy(self.o)}
+        found = {"q": q, "k": k, "v": v, "o": _numpy(self.o)}
+        return found | {"slopes": _numpy(self.slopes)} if self.alibi else found
 
     @torch.no_grad()
     def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """The inverse of export."""
         self.qkv.copy_(torch.cat([torch.tensor(arrays[name]) for name in "qkv"]))
         self.o.copy_(torch.tensor(arrays["o"]))
+        if self.alibi:
+            self.slopes.copy_(torch.tensor(arrays["slopes"]))
 
 
-def build(shape: Shape) -> Attention:
+def build(shape: Shape, alibi: bool = False) -> Attention:
     """A layer with PyTorch's default initial weights."""
-    return Attention(shape)
+    return Attention(shape, alibi)
 
 
 def _numpy(tensor: Tensor) -> NDArray[np.float32]:
