@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from harness.errors import BadInput
 from harness.plot.style import GREY, PALETTE, WIDTH, new, paper, save
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 DASHES = ("-", (0, (4, 1.5)), (0, (1.2, 1.2)), (0, (5, 1.5, 1.2, 1.5)))
 
@@ -30,11 +35,11 @@ def curves_figure(
     x: str,
     y: str,
     logarithmic: bool = False,
-    trained: float | None = None,
+    trained: Mapping[str, float] | None = None,
 ) -> Path:
     """A panel a title, a line a curve with its band over seeds.
 
-    trained: what lies beyond it was not seen in training, and is shaded. Raises BadInput without
+    trained: by panel, how far training went; what lies beyond is shaded. Raises BadInput without
     any curve.
     """
     drawn = {title: curves for title, curves in panels.items() if curves}
@@ -60,10 +65,8 @@ def curves_figure(
         if logarithmic:
             axes.set_xscale("log", base=2)
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        if trained is not None and axes.get_xlim()[1] > trained:
-            end = axes.get_xlim()[1]
-            axes.axvspan(trained, end, color=GREY, alpha=0.1, lw=0)
-            axes.set_xlim(right=end)
+        if trained and (begin := trained.get(title, math.inf)) < axes.get_xlim()[1]:
+            _shade(axes, begin)
         if title:
             axes.set_title(title, loc="left")
         axes.set_xlabel(x)
@@ -79,3 +82,19 @@ def curves_figure(
         fontsize=7,
     )
     return save(figure, path)
+
+
+def _shade(axes: Axes, begin: float) -> None:
+    end = axes.get_xlim()[1]
+    axes.axvspan(begin, end, color=GREY, alpha=0.1, lw=0)
+    axes.set_xlim(right=end)
+    axes.text(
+        end,
+        0.99,
+        "beyond the trained window ",
+        transform=axes.get_xaxis_transform(),
+        fontsize=6,
+        color="#666666",
+        ha="right",
+        va="top",
+    )

@@ -19,15 +19,17 @@ from harness.plot.style import (
     new,
     paper,
     save,
+    short,
     stroke,
     ticks,
 )
-from harness.table import si, size
+from harness.table import size
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = 3
+PLAIN = "training"  # the step of what was trained and nothing else
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,7 +61,7 @@ def tradeoff_figure(
     if not every:
         raise BadInput(f"nothing has both {quality} and {cost} to draw")
     sides = list(dict.fromkeys(spot.side for spot in every))
-    steps = sorted({spot.step for spot in every}, key=lambda name: (name != "float32", name))
+    steps = sorted({spot.step for spot in every}, key=lambda name: (name != PLAIN, name))
     colours = {side: PALETTE[i % len(PALETTE)] for i, side in enumerate(sides)}
     shapes = {step: SHAPES[i % len(SHAPES)] for i, step in enumerate(steps)}
     drawn = {title: spots for title, spots in panels.items() if spots}
@@ -71,7 +73,10 @@ def tradeoff_figure(
     for axes, (title, spots) in zip(grid.flat, drawn.items(), strict=False):
         _panel(axes, spots, colours, shapes, better)
         axes.set_xscale("log")
-        ticks(axes.xaxis, unit, _bytes if unit == "B" else si)
+        if unit == "B":
+            _binary_ticks(axes)
+        else:
+            ticks(axes.xaxis, unit)
         if title:
             axes.set_title(title, loc="left")
         axes.set_xlabel(cost)
@@ -131,5 +136,12 @@ def _front(spots: Sequence[Spot], better: float) -> list[Spot]:
     return kept
 
 
-def _bytes(value: float, unit: str) -> str:
-    return size(value)
+def _binary_ticks(axes: Axes) -> None:
+    """Powers of two, and halfway between them where there are few."""
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator  # noqa: PLC0415
+
+    low, high = axes.get_xlim()
+    subs = (1.0,) if high / low > 16 else (1.0, 1.5)
+    axes.xaxis.set_major_locator(LogLocator(base=2, subs=subs))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: short(size(value))))
+    axes.xaxis.set_minor_locator(NullLocator())

@@ -10,6 +10,7 @@ from typing import Literal
 from harness import plot
 from harness.errors import HarnessError
 from harness.plot import Curve, Spot
+from harness.plot.tradeoff import PLAIN
 from harness.study import claims
 from harness.study.frame import Study
 from harness.study.standings import Standing
@@ -67,13 +68,14 @@ def _tradeoffs(study: Study, found: Sequence[Standing], folder: Path) -> list[Ca
 def _on_devices(study: Study, points: Sequence[Standing], what: str) -> dict[str, list[Spot]]:
     panels: dict[str, list[Spot]] = {}
     for device in study.devices:
-        panels[device] = []
+        title = f"{device} (projected)"
+        panels[title] = []
         for point in points:
             known = point.costs.get(device)
             reading = known and (known.seconds if what == "seconds" else known.joules)
             if reading:
                 cost = (reading.value, reading.low, reading.high)
-                panels[device].append(_spot(point, cost, projected=True))
+                panels[title].append(_spot(point, cost, projected=True))
     return panels
 
 
@@ -90,7 +92,7 @@ def _spot(point: Standing, cost: tuple[float, float, float], projected: bool = F
         x=cost,
         y=(value, low, high),
         side=point.side,
-        step=point.step or "float32",
+        step=point.step or PLAIN,
         projected=projected,
     )
 
@@ -99,17 +101,17 @@ def _curves(found: Sequence[Standing], name: str, folder: Path) -> Path:
     """A panel a task, a line an arm and protocol."""
     file, x, y, logarithmic = CURVES[name]
     panels: dict[str, list[Curve]] = {}
-    windows = set()
+    windows: dict[str, float] = {}
+    several = len({p.protocol for p in found if averaged(p, name)}) > 1
     for point in found:
         points = averaged(point, name)
         if not points:
             continue
-        several = len({p.protocol for p in found if averaged(p, name)}) > 1
         label = f"{point.name}, {point.protocol}" if several else point.name
         curve = Curve(name=label, group=point.arm, kind=point.protocol, points=points)
         panels.setdefault(point.task, []).append(curve)
-        windows.add(point.trial.recipe.shape.context)
-    trained = windows.pop() if name == "position" and len(windows) == 1 else None
+        windows[point.task] = float(point.trial.recipe.shape.context)
+    trained = windows if name == "position" else None
     return plot.curves_figure(
         panels, folder / f"{file}.png", x=x, y=y, logarithmic=logarithmic, trained=trained
     )

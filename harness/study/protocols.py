@@ -77,7 +77,7 @@ def _held_out(checkpoint: Checkpoint) -> Array:
 
 def figures(found: Quality) -> dict[str, float]:
     """A score under the names that claims may use."""
-    if found.metric != "bits per byte":
+    if not found.metric.startswith("bits"):
         return {found.metric: found.value}
     return {"bits": found.value, "nats": found.value * math.log(2)}
 

@@ -14,7 +14,8 @@ from harness.study.task import Task
 
 
 def tasks(points: Iterable[Point], folder: Path) -> list[Task]:
-    """A task for each base with a trial that is missing; teachers first, timings last.
+    """A task for each base with a trial that is missing: teachers first, then a seed of every arm
+    after the other, timings last.
 
     A teacher whose checkpoint is on this machine is a task only if it is scored itself.
     """
@@ -49,7 +50,7 @@ def tasks(points: Iterable[Point], folder: Path) -> list[Task]:
         )
         for at, base in bases.items()
     ]
-    made.sort(key=lambda task: not task.shared)
+    made.sort(key=lambda task: (not task.shared, task.base.seed if task.base else 0))
     return [*made, *timed]
 
 
