@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from harness.study import plan
+from pathlib import Path
+
+from harness.study import plan, rows
 from harness.study.frame import Study, Trial
 
 TEXT = """
@@ -74,6 +76,14 @@ def trial(point: plan.Point, nats: float, **changes: object) -> Trial:
         learning_rate=point.recipe.learning_rate, formats={"f32": 800_000},
     )  # fmt: skip
     return Trial(**{**known, **changes})
+
+
+def stored(study: Study, folder: Path, losses: dict[str, tuple[float, ...]]) -> None:
+    """The same as files below a folder of rows."""
+    known = trials(study, losses)
+    for point in plan.points(study):
+        if (found := known.get(plan.key(point))) is not None:
+            rows.write(folder, point, found)
 
 
 def trials(study: Study, losses: dict[str, tuple[float, ...]]) -> dict[str, Trial]:

@@ -37,6 +37,23 @@ def points(count, seed=0):
     return found
 
 
+def spots(**changes):
+    places = itertools.product(("attention", "mcsd"), ("training", "int8", "int4"))
+    return [
+        plot.Spot(**{
+            **dict(x=(2.0**i, 1.5**i, 3.0**i), y=(1.7 - i / 10, 1.6 - i / 10, 1.8 - i / 10)),
+            **dict(side=side, step=step),
+            **changes,
+        })
+        for i, (side, step) in enumerate(places)
+    ]  # fmt: skip
+
+
+def curves(count=2):
+    line = [(2.0**i, 1 / (i + 1), 1 / (i + 2), 1 / (i + 0.5)) for i in range(8)]
+    return [plot.Curve(name=f"c{i}", group=f"c{i}", kind="", points=line) for i in range(count)]
+
+
 def figures(folder):
     given_rows = rows.many(("nano",), ("host", "rpi5"), threads=(1,))
     deep = [row for row in given_rows if row.candidate in DEPTHS]
@@ -45,7 +62,16 @@ def figures(folder):
         plot.depth_figure(deep, folder / "depth"),
         plot.energy_figure(given_rows, folder / "energy"),
         plot.roofline_figure(points(12), LIMITS, folder / "roofline"),
-    ]
+        plot.tradeoff_figure(
+            {"a": spots(projected=True), "b": spots()},
+            folder / "tradeoff",
+            cost="time a token", quality="nats", unit="s",
+        ),
+        plot.curves_figure(
+            {"a": curves(), "b": curves(1)}, folder / "curves", x="place", y="nats",
+            logarithmic=True, trained={"a": 16.0},
+        ),
+    ]  # fmt: skip
 
 
 def test_every_figure_is_a_png_with_an_svg_and_the_same_rows_give_the_same_bytes(tmp_path):
@@ -55,7 +81,7 @@ def test_every_figure_is_a_png_with_an_svg_and_the_same_rows_give_the_same_bytes
         assert struct.unpack(">I", one.read_bytes()[16:20])[0] == round(7.2 * 200)
         assert one.read_bytes() == other.read_bytes()
         assert one.with_suffix(".svg").read_bytes() == other.with_suffix(".svg").read_bytes()
-    assert len(list((tmp_path / "a").iterdir())) == 8
+    assert len(list((tmp_path / "a").iterdir())) == 12
 
 
 def test_drawing_leaves_no_settings_behind(tmp_path):
@@ -80,7 +106,22 @@ def test_figures_of_nothing_say_what_is_missing(tmp_path):
         plot.energy_figure([], tmp_path / "x")
     with pytest.raises(BadInput, match="for 64 threads"):
         plot.roofline_figure(points(2), LIMITS, tmp_path / "x", threads=64)
+    with pytest.raises(BadInput, match="has both nats and time"):
+        plot.tradeoff_figure({"a": []}, tmp_path / "x", cost="time", quality="nats", unit="s")
+    with pytest.raises(BadInput, match="nats against place"):
+        plot.curves_figure({}, tmp_path / "x", x="place", y="nats")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_front_of_a_side_is_what_nothing_cheaper_of_it_beats():
+    from harness.plot.tradeoff import front
+
+    made = [
+        plot.Spot(x=(x, x, x), y=(y, y, y), side="a", step="s")
+        for x, y in ((3.0, 1.0), (1.0, 2.0), (2.0, 2.5), (1.0, 3.0), (4.0, 1.0))
+    ]
+    assert [(s.x[0], s.y[0]) for s in front(made, 1.0)] == [(1.0, 2.0), (3.0, 1.0)]
+    assert [(s.x[0], s.y[0]) for s in front(made, -1.0)] == [(1.0, 3.0)]
 
 
 def test_too_many_lines_of_depth_are_refused(tmp_path):

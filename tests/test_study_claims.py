@@ -6,8 +6,11 @@ import io
 import pytest
 from scipy import stats
 
-from harness.study import answer, claims, plan, publish
-from tests.studies import TEXT, trials
+from harness import store, sweep
+from harness.cli import main
+from harness.errors import BadRow
+from harness.study import answer, claims, plan, publish, rows
+from tests.studies import TEXT, stored, trials
 
 ATTENTION = (1.65, 1.64, 1.66)
 
@@ -110,3 +113,40 @@ def test_the_page_and_its_tables_follow_from_the_rows_alone(study, tmp_path):
     assert "MCSD loses by 0.100." in page
     for path in first.paths[:-1]:
         assert path.relative_to(tmp_path / "a").as_posix() in page
+
+
+def test_publish_needs_nothing_but_the_file_and_its_rows(study, tmp_path, monkeypatch, capsys):
+    stored(study, tmp_path / "study" / "rows", {"attention": ATTENTION, "mcsd": (1.5, 1.49, 1.52)})
+    words = ["edgewise", "publish", str(tmp_path / "study.toml"), "--results", str(tmp_path)]
+    monkeypatch.setattr("sys.argv", words)
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert not stop.value.code
+    assert "MCSD wins by 0.147" in capsys.readouterr().out
+    assert "MCSD wins by 0.147" in (tmp_path / "study" / "README.md").read_text()
+
+
+def test_rows_of_a_study_are_no_rows_of_a_device(study, tmp_path):
+    stored(study, tmp_path, {"attention": ATTENTION})
+    assert store.read(tmp_path) == ([], [])
+
+
+def test_a_row_says_all_of_its_recipe_and_is_read_back_as_it_was(study, tmp_path):
+    stored(study, tmp_path / "rows", {"mcsd@int8": (1.5,)})
+    (path,) = (tmp_path / "rows").iterdir()
+    found = rows.load(path)
+    assert found.recipe == plan.recipe(study.arm[1], "int8", 0)
+    assert found.recipe.shape.hidden == 304
+    path.write_text(path.read_text().replace('"seed": 0', '"seed": "none"', 1))
+    with pytest.raises(BadRow, match="seed"):
+        rows.load(path)
+
+
+@pytest.mark.parametrize("path", [p for p in sweep.SWEEPS.glob("*.toml") if plan.is_study(p)])
+def test_our_own_studies_name_nothing_that_there_is_not(path):
+    study = plan.load(path)
+    assert study.claim
+    assert len({claim.claim for claim in study.claim}) == len(study.claim)
+    for line in study.line:
+        for words in (line.wins, line.loses, line.unresolved):
+            assert words.format(value=1, size=1, low=1, high=1, seeds=1, plain=1)

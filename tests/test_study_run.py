@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
+import subprocess
+import sys
 import threading
 import time
 from dataclasses import replace
@@ -12,7 +15,7 @@ import pytest
 
 from harness import checkpoint as checkpoints
 from harness.study import crew as crews
-from harness.study import plan, rows, runner, schedule, task
+from harness.study import plan, rows, runner, schedule, task, timing
 from harness.study.frame import Arm, Study
 
 pytest.importorskip("torch")
@@ -122,8 +125,52 @@ def kill_one():
     end = time.monotonic() + 120
     while time.monotonic() < end and not any(made.glob("*.safetensors")):
         time.sleep(0.01)
-    workers = [p for p in psutil.Process().children() if "spawn_main" in " ".join(p.cmdline())]
-    max(workers, key=lambda p: sum(p.cpu_times()[:2])).kill()
+    max(spawned(psutil.Process()), key=lambda p: sum(p.cpu_times()[:2])).kill()
+
+
+ORPHANS = """
+import time
+from harness.study import crew as crews
+if __name__ == "__main__":
+    with crews.local(1) as crew:
+        crew.executor.submit(time.sleep, 600)
+        print("started", flush=True)
+        time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("sign", [signal.SIGKILL, signal.SIGINT], ids=["kill", "Ctrl-C"])
+def test_workers_end_with_the_run_that_started_them(tmp_path, sign):
+    script = tmp_path / "run.py"
+    script.write_text(ORPHANS)
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as run:
+        assert run.stdout.readline() == "started\n"
+        workers = wait_for(lambda: spawned(psutil.Process(run.pid)))
+        time.sleep(1.0)  # it is asleep in its task, or about to be
+        run.send_signal(sign)
+        run.wait(30)
+        assert psutil.wait_procs(workers, timeout=30)[1] == []
+
+
+def wait_for(look):
+    end = time.monotonic() + 60
+    while not (found := look()) and time.monotonic() < end:
+        time.sleep(0.05)
+    return found
+
+
+def spawned(process):
+    return [p for p in process.children() if "spawn_main" in " ".join(p.cmdline())]
+
+
+def test_a_wider_stack_takes_longer_in_turns(study, cache):
+    narrow = plan.recipe(RECALL, "", 0)
+    wide = plan.recipe(replace(RECALL, set={**RECALL.set, "width": 256, "hidden": 512}), "", 0)
+    found = timing.side_by_side(narrow, wide, 3)
+    assert len(found.ours) == len(found.theirs) == 3
+    assert min(found.theirs) > 1.5 * min(found.ours)
 
 
 def test_a_task_whose_worker_dies_each_time_fails_alone(study, cache, tmp_path, monkeypatch):

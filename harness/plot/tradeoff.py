@@ -103,10 +103,10 @@ def _panel(
 ) -> None:
     for side, colour in colours.items():
         mine = [spot for spot in spots if spot.side == side]
-        front = _front(mine, better)
-        best = set(map(id, front))
+        best = front(mine, better)
+        known = set(map(id, best))
         for spot in mine:
-            on = id(spot) in best
+            on = id(spot) in known
             alpha = 1.0 if on else 0.45
             axes.plot([spot.x[0]] * 2, spot.y[1:], color=colour, lw=0.8, alpha=alpha, zorder=2)
             if spot.projected:
@@ -122,12 +122,12 @@ def _panel(
                 alpha=alpha,
                 zorder=4 if on else 3,
             )
-        if len(front) > 1:
-            places = [(spot.x[0], spot.y[0]) for spot in front]
+        if len(best) > 1:
+            places = [(spot.x[0], spot.y[0]) for spot in best]
             axes.step(*zip(*places, strict=True), where="post", color=colour, lw=0.8, zorder=1.5)
 
 
-def _front(spots: Sequence[Spot], better: float) -> list[Spot]:
+def front(spots: Sequence[Spot], better: float) -> list[Spot]:
     """The spots that none of at most their cost beats."""
     kept: list[Spot] = []
     for spot in sorted(spots, key=lambda s: (s.x[0], better * s.y[0])):
