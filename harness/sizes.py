@@ -19,6 +19,7 @@ LARGE_GROUP = 128
 # Stacks of two mixers: so many layers of attention, spread evenly, among MCSD.
 HYBRIDS = {"hybrid": 1, "hybrid2": 2}
 MINOR, MAJOR = "attention", "mcsd"
+MULTIPLE = 32  # of every width, so that groups of an ffn and of a format come out even
 
 
 def names() -> list[str]:
@@ -54,24 +55,39 @@ def stack(mixer: str, layers: int) -> tuple[str, ...]:
 def _hidden(raw: Mapping[str, Any], mixers: Sequence[str]) -> int:
     """The ffn's width that gives every stack of a size about as many parameters.
 
-    A variant that the size does not name has that of the mixer it is one of. Of two mixers the
-    mean over layers, since parameters grow linearly with it. Raises UnknownName.
+    Of two mixers the mean over layers, since parameters grow linearly with it. A variant that the
+    size does not name has the width of its folder's mixer and what it saves on its own matrices.
+    Raises UnknownName.
     """
     known, widths = raw["hidden"], []
     for mixer in mixers:
-        spec = plugins.mixers().get(mixer)
-        width = known.get(mixer, known.get(spec.folder) if spec else None)
-        if width is None:
+        if mixer in known:
+            widths.append(known[mixer])
+            continue
+        base = plugins.pick(plugins.mixers(), mixer, "mixer").folder
+        if base not in known:
             raise UnknownName(
                 f"this size has no ffn width for {mixer!r}; known: {', '.join(sorted(known))}"
             )
-        widths.append(width)
-    return int(sum(widths) / len(widths) / 8) * 8
+        saved = _weights(raw, base) - _weights(raw, mixer)
+        widths.append(known[base] + saved / (3 * raw["width"]))
+    return round(float(sum(widths)) / len(widths) / MULTIPLE) * MULTIPLE
+
+
+def _weights(raw: Mapping[str, Any], mixer: str) -> int:
+    """What the matrices of one layer of the mixer hold."""
+    spec = plugins.pick(plugins.mixers(), mixer, "mixer")
+    tensors = spec.tensors(_with(raw, (mixer,) * raw["layers"], "dense", 32))
+    return sum(math.prod(t.shape) for t in tensors if t.packed)
 
 
 def shape(raw: Mapping[str, Any], mixers: tuple[str, ...], ffn: str) -> Shape:
+    """The size's dimensions with these mixers, one a layer, and the width that fits them."""
+    return _with(raw, mixers, ffn, _hidden(raw, mixers))
+
+
+def _with(raw: Mapping[str, Any], mixers: tuple[str, ...], ffn: str, hidden: int) -> Shape:
     large = ffn == "selective" and not raw["trained"]
-    hidden = _hidden(raw, mixers)
     return Shape(
         vocabulary=raw["vocabulary"],
         width=raw["width"],

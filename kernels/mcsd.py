@@ -9,7 +9,7 @@ Per channel, with a = slope, b = decay and state z, s, d of the tokens before t:
 Sizes: n tokens, c channels, w values a channel. The state is that of the tokens so far and
 starts at 0; z = 0 says that there were none. `run` is the recurrent form, for prompts as for
 single tokens; `reference` is the published form, one matrix over the whole text; the form by
-chunks, which training uses, is in harness/mixers/mcsd/reference.py.
+chunks, which training uses, is in harness/mixers/mcsd/memory.py.
 """
 
 from __future__ import annotations

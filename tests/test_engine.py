@@ -35,9 +35,15 @@ FORMATS, FFNS = sorted(plugins.formats()), sorted(plugins.ffns())
 
 
 def stacks():
-    """Every mixer with every ffn in float32; one format of every other kernel on one of them."""
+    """Every mixer with every ffn in float32; one format of every other kernel on one of them.
+
+    A variant, which shares its folder with another, with a dense ffn alone.
+    """
     kernels = {plugins.formats()[form].kernel: form for form in reversed(FORMATS)}
-    for j, mixer in enumerate(sorted(plugins.mixers())):
+    folders = sorted({mixer.folder for mixer in plugins.mixers().values()})
+    for mixer in sorted(set(plugins.mixers()) - set(folders)):
+        yield pytest.param((mixer, mixer), "dense", "f32", id=f"{mixer}-dense-f32")
+    for j, mixer in enumerate(folders):
         for i, form in enumerate(sorted(kernels.values())):
             if form == "f32":
                 wanted = FFNS

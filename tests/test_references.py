@@ -13,7 +13,8 @@ from harness import autograd, plugins
 from harness.ffns.selective import reference as selective
 from harness.mixers.attention import reference as attention
 from harness.mixers.attention.spec import slopes
-from harness.mixers.mcsd import reference as mcsd
+from harness.mixers.mcsd import memory as mcsd
+from harness.mixers.mcsd import reference as mcsd_layer
 from harness.records import Shape
 
 HALVES = [
@@ -38,7 +39,7 @@ def built(plugin, seed=0):
 def memories(n: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     torch.manual_seed(seed)
     x = torch.randn(16, n, 2, 3, dtype=torch.float64)
-    rates = np.concatenate([mcsd.paper_slopes(8), mcsd.paper_decays(8)])
+    rates = np.concatenate([mcsd_layer.paper_slopes(8), mcsd_layer.paper_decays(8)])
     return x, torch.log(torch.tensor(rates))
 
 
@@ -47,7 +48,7 @@ def test_matrix_chunked_and_recurrent_memories_agree(n):
     x, log_rates = memories(n)
     matrix = mcsd.read_matrix(x, log_rates)
     torch.testing.assert_close(mcsd.read_chunked(x, log_rates), matrix, rtol=1e-12, atol=1e-12)
-    torch.testing.assert_close(mcsd.read_chunked(x, log_rates, 7), matrix, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(mcsd.read_chunked(x, log_rates, q=7), matrix, rtol=1e-12, atol=1e-12)
     torch.testing.assert_close(mcsd.read_recurrent(x, log_rates), matrix, rtol=1e-12, atol=1e-12)
 
 
@@ -83,21 +84,24 @@ def test_memories_are_the_papers_matrices():
 
 def test_constants_are_those_of_the_papers_table():
     """C = 10, the 1.6B and 3B models."""
-    slopes, decays = mcsd.paper_slopes(10), mcsd.paper_decays(10)
+    slopes, decays = mcsd_layer.paper_slopes(10), mcsd_layer.paper_decays(10)
     np.testing.assert_allclose(slopes[[0, 3, 9]], [0.563071, 0.896893, 0.996101], atol=5e-7)
     np.testing.assert_array_equal(decays[[0, 1, 9]], [0.96875, 0.984375, 0.99993896484375])
-    beta_12 = -np.log(mcsd.paper_slopes(12))
+    beta_12 = -np.log(mcsd_layer.paper_slopes(12))
     np.testing.assert_allclose(beta_12[[0, 11]], [0.629961, 2.0**-8], atol=5e-7)
 
 
-def test_learned_rates_start_at_the_papers_and_fixed_ones_stay():
-    for name in ("mcsd", "mcsd-paper"):
+def test_fixed_rates_are_the_papers_and_learned_ones_start_faster():
+    for name in ("mcsd", "mcsd-fixed", "mcsd-paper"):
         layer = built(plugins.mixers()[name])
-        found = layer.export()
-        np.testing.assert_array_equal(found["slope"], np.float32(mcsd.paper_slopes(4)))
-        np.testing.assert_array_equal(found["decay"], np.float32(mcsd.paper_decays(4)))
-        learned = any("logits" in n for n, _ in layer.named_parameters())
-        assert learned == (name == "mcsd")
+        found, learned = layer.export(), name == "mcsd"
+        assert any("logits" in n for n, _ in layer.named_parameters()) == learned
+        for key, paper in (("slope", mcsd_layer.paper_slopes), ("decay", mcsd_layer.paper_decays)):
+            if learned:
+                assert (found[key] < paper(4)).all()
+                assert (np.diff(found[key]) > 0).all()
+            else:
+                np.testing.assert_array_equal(found[key], np.float32(paper(4)))
 
 
 def numpy_mcsd(t: dict[str, np.ndarray], x: np.ndarray, channels: int) -> np.ndarray:

@@ -7,6 +7,12 @@ from collections.abc import Callable
 from numba import njit
 
 from harness import arena
+from harness.mixers.mcsd.sections import forward_blocks as forward_blocks
+from harness.mixers.mcsd.sections import forward_concat as forward_concat
+from harness.mixers.mcsd.sections import forward_decay as forward_decay
+from harness.mixers.mcsd.sections import forward_decay_decay as forward_decay_decay
+from harness.mixers.mcsd.sections import forward_slope as forward_slope
+from harness.mixers.mcsd.sections import forward_slope_slope as forward_slope_slope
 from harness.records import Shape
 from kernels import mcsd
 from kernels.laps import MIX, PROJECT, lap

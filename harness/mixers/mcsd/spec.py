@@ -2,72 +2,114 @@
 
 State: two vectors of the model's width per layer and one normaliser per channel, whatever the
 depth. `mcsd-paper` is the published form: block-diagonal projections, fixed decays, no output
-projection.
+projection; the other variants are what the paper leaves open, and its ablation.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 from harness.records import Call, Mixer, Shape, Tensor
 
 SOURCE = "MCSD, arXiv 2406.12230 v1, eq. 1-21"
+BOTH = ("slope", "decay")
+NAMES = (("u", "v", "slope"), ("f", "e", "decay"))  # of a section: gate, memory, rates
 
 
-def tensors(shape: Shape, paper: bool = False) -> tuple[Tensor, ...]:
-    """u, v (slope) and f, e (decay) projections, a^1 per channel, gain of the channel norm."""
+def tensors(
+    shape: Shape,
+    kinds: Sequence[str] = BOTH,
+    blocks: bool = False,
+    concat: bool = False,
+    output: bool = True,
+) -> tuple[Tensor, ...]:
+    """Projections u, v (first section) and f, e (second), rates of both, gain, output projection.
+
+    kinds: of the sections, "slope" or "decay"; blocks: projections stay within a channel;
+    concat: the output projection reads both sections rather than their sum
+    """
     width, channels = shape.width, shape.channels
-    inputs = width // channels if paper else width
-    parts = channels if paper else 1
-    projections = tuple(Tensor(name, (width, inputs), parts=parts) for name in "uvfe")
-    constants = (
-        Tensor("slope", (channels,), packed=False),  # a = exp(-beta), 0 < a < 1
-        Tensor("decay", (channels,), packed=False),  # alpha, 0 < alpha < 1
-        Tensor("gain", (width,), packed=False),
-    )
-    return projections + constants + (() if paper else (Tensor("o", (width, width)),))
+    names = NAMES[: len(kinds)]
+    inputs, parts = (width // channels, channels) if blocks else (width, 1)
+    found = [Tensor(n, (width, inputs), parts=parts) for *pair, _ in names for n in pair]
+    # rates between 0 and 1: exp(-beta) of a slope, alpha of a decay
+    found += [Tensor(rates, (channels,), packed=False) for *_, rates in names]
+    if "decay" in kinds:  # of the channel norm
+        found.append(Tensor("gain", (list(kinds).count("decay") * width,), packed=False))
+    if output:
+        found.append(Tensor("o", (width, 2 * width if concat else width)))
+    return tuple(found)
 
 
-def state_values(shape: Shape, depth: int) -> int:
-    return 2 * shape.width + shape.channels
+def state_values(shape: Shape, depth: int, scans: int = 1) -> int:
+    return scans * (2 * shape.width + shape.channels)
 
 
-def calls(shape: Shape, tokens: int, depth: int, paper: bool = False) -> tuple[Call, ...]:
+def calls(
+    shape: Shape, tokens: int, depth: int, scans: int = 1, **options: Any
+) -> tuple[Call, ...]:
+    """scans: calls of the kernel, which mixes both sections in one where it can."""
     width = shape.width
-    matrices = [t for t in tensors(shape, paper) if t.packed]
-    blocks = shape.channels if paper else 1
-    scan = Call(
+    matrices = [t for t in tensors(shape, **options) if t.packed]
+    mixing = Call(
         kernel="mcsd",
         sizes={"n": tokens, "c": shape.channels, "w": width // shape.channels},
-        count=1,
+        count=scans,
         operations=27 * tokens * width,
         state_bytes=2 * 4 * state_values(shape, depth),
         activation_bytes=4 * 5 * tokens * width,
     )
+    before, after = [m for m in matrices if m.name != "o"], [m for m in matrices if m.name == "o"]
     return (
-        *(Call.of_matrix(t, tokens, blocks) for t in matrices[:4]),
-        scan,
-        *(Call.of_matrix(t, tokens) for t in matrices[4:]),
+        *(Call.of_matrix(t, tokens, t.parts) for t in before),
+        mixing,
+        *(Call.of_matrix(t, tokens) for t in after),
     )
 
 
-SPEC = Mixer(
-    name="mcsd",
-    folder="mcsd",
-    tensors=tensors,
-    state_values=state_values,
-    calls=calls,
-    source=SOURCE + "; full and output projections, learned decays",
-)
-VARIANTS = (
-    Mixer(
-        name="mcsd-paper",
+def _variant(
+    suffix: str, source: str, *, forward: str = "forward", learned: bool = False, **options: Any
+) -> Mixer:
+    """options: of `tensors`; a forward by sections scans once for each."""
+    kinds = options.get("kinds", BOTH)
+    scans = len(kinds) if forward not in ("forward", "forward_paper") else 1
+    return Mixer(
+        name=f"mcsd{suffix}",
         folder="mcsd",
-        tensors=partial(tensors, paper=True),
-        state_values=state_values,
-        calls=partial(calls, paper=True),
-        source=SOURCE,
-        forward=lambda shape: "forward_paper",
-        options={"paper": True},
+        tensors=partial(tensors, **options),
+        state_values=partial(state_values, scans=scans),
+        calls=partial(calls, scans=scans, **options),
+        source=f"{SOURCE}; {source}",
+        forward=lambda shape: forward,
+        options={**options, "learned": learned},
+    )
+
+
+SPEC = _variant("", "full and output projections, learned decays", learned=True)
+VARIANTS = (
+    _variant("-fixed", "full and output projections, the paper's decays"),
+    _variant(
+        "-paper", "as published: projections by channel, its decays, no output projection",
+        forward="forward_paper", blocks=True, output=False,
     ),
-)
+    _variant(
+        "-blocks", "projections by channel, an output projection, learned decays",
+        forward="forward_blocks", blocks=True, learned=True,
+    ),
+    _variant(
+        "-concat", "sections concatenated (eq. 13), learned decays",
+        forward="forward_concat", concat=True, learned=True,
+    ),
+    _variant("-no-decay", "ablation, fig. 9", forward="forward_slope", kinds=("slope",)),
+    _variant("-no-slope", "ablation, fig. 9", forward="forward_decay", kinds=("decay",)),
+    _variant(
+        "-double-slope", "ablation, fig. 9",
+        forward="forward_slope_slope", kinds=("slope", "slope"),
+    ),
+    _variant(
+        "-double-decay", "ablation, fig. 9",
+        forward="forward_decay_decay", kinds=("decay", "decay"),
+    ),
+)  # fmt: skip

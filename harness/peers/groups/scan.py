@@ -101,14 +101,14 @@ def _near(setup: Setup, threads: int) -> Cell:
 
 
 def _torch(setup: Setup, threads: int) -> Iterator[Cell]:
-    from harness.mixers.mcsd import reference  # noqa: PLC0415 - brings torch
+    from harness.mixers.mcsd import memory  # noqa: PLC0415 - brings torch
 
     tokens = 256 if setup.quick else PROMPT
     arrays = drawn(tokens)
     y = np.empty_like(arrays[0])
     sides: dict[str, Side] = {}
     for form in BARS:
-        call = hire(setup, threads, partial(_started, reference, arrays, form, threads))
+        call = hire(setup, threads, partial(_started, memory, arrays, form, threads))
         sides[f"PyTorch {form}"] = timed(call)
         _agree(form, call(), arrays)
     task = _task(setup, threads, arrays, y, STREAMS * y.nbytes)
@@ -186,5 +186,5 @@ SPEC = Group(
     cells=cells,
     needs=("torch",),
     peers=("torch",),
-    source="kernels/mcsd.py; harness/mixers/mcsd/reference.py",
+    source="kernels/mcsd.py; harness/mixers/mcsd/memory.py",
 )
