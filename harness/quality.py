@@ -9,12 +9,11 @@ from dataclasses import replace
 
 import numpy as np
 
-from harness import losses, plugins, reading
+from harness import examples, losses, plugins, reading
 from harness.engines.numba import session as engine
 from harness.errors import BadInput
 from harness.losses import Protocol
-from harness.reading import Window
-from harness.records import Array, Checkpoint, Corpus, Quality, Splits
+from harness.records import Array, Checkpoint, Corpus, Origin, Quality, Splits
 
 BLOCKS = 256  # windows scored, spread evenly over the held-out text; parts a whole one is cut into
 OTHER_BYTES = "trained on other bytes than scored"
@@ -46,12 +45,13 @@ def score(
     if not trained_on and recipe.origin is None:
         raise BadInput(f"{recipe.name} has random weights: speed only, no quality")
     splits, begin = spec.load(), time.perf_counter()
-    if spec.example or recipe.origin is not None:
-        if protocol != "windows" or context:
-            what = "public weights" if recipe.origin is not None else f"{spec.name}'s examples"
-            raise BadInput(f"{what} have windows of their own, and no protocol or context to set")
-        held_out = _held_out(splits, spec.example or min(checkpoint.shape.context, reading.WINDOW))
-        found = _by_windows(checkpoint, spec, splits, held_out, blocks, threads, progress)
+    if (spec.example or recipe.origin) and (protocol != "windows" or context):
+        what = "public weights" if recipe.origin else f"{spec.name}'s examples"
+        raise BadInput(f"{what} have windows of their own, and no protocol or context to set")
+    if recipe.origin:
+        found = _of_public(checkpoint, recipe.origin, spec, splits, blocks, threads, progress)
+    elif spec.example:
+        found = _of_examples(checkpoint, spec, splits, blocks, threads, progress)
     else:
         window = context or checkpoint.shape.context
         cost = losses.of(
@@ -78,40 +78,44 @@ def of_text(
     return replace(found, protocol=cost.protocol, context=cost.window, flags=flags)
 
 
-def _by_windows(
+def _of_examples(
     checkpoint: Checkpoint,
     spec: Corpus,
     splits: Splits,
-    held_out: Array,
     most: int | None,
     threads: int,
     progress: Callable[[int, int], None],
 ) -> Quality:
-    """The score over examples, or over the windows of public weights' tokens."""
-    origin = checkpoint.recipe.origin
+    tokens = _held_out(splits, spec.example).astype(np.int64).reshape(-1, spec.example)[:most]
+    shares = examples.right(checkpoint, tokens, spec.scored, threads=threads, progress=progress)
+    trained_on = str(checkpoint.provenance.get("corpus_hash", ""))
+    found = _summary(spec, splits, list(shares), [len(spec.scored)] * len(shares), trained_on)
+    return replace(found, context=spec.example)
+
+
+def _of_public(
+    checkpoint: Checkpoint,
+    origin: Origin,
+    spec: Corpus,
+    splits: Splits,
+    most: int | None,
+    threads: int,
+    progress: Callable[[int, int], None],
+) -> Quality:
+    """The score over windows of bytes, read as the model's own tokens."""
+    held_out = _held_out(splits, min(checkpoint.shape.context, reading.WINDOW))
     count = held_out.size if most is None else most
-    if origin is not None:
-        windows = reading.windows(checkpoint, origin, spec, held_out, count)
-    else:
-        examples = held_out.astype(np.int64).reshape(-1, spec.example)[:count]
-        windows = [Window(e, np.append(e[1:], 0), len(spec.scored)) for e in examples]
-    room, results = max(window.inputs.size for window in windows), []
+    windows = reading.windows(checkpoint, origin, spec, held_out, count)
+    room, bits = max(window.inputs.size for window in windows), []
     with engine.open_session(checkpoint, room=room, threads=threads) as session:
         for done, window in enumerate(windows):
             engine.reset(session)
-            logits = engine.feed(session, window.inputs, every=True)
-            results.append(_measure(spec, losses.finite(logits, session.name), window))
+            logits = losses.finite(engine.feed(session, window.inputs, every=True), session.name)
+            nats = losses.nats_of(logits, window.targets).sum()
+            bits.append(float(nats) / (math.log(2) * window.size))
             progress(done + 1, len(windows))
     trained_on = str(checkpoint.provenance.get("corpus_hash", ""))
-    return _summary(spec, splits, results, [window.size for window in windows], trained_on)
-
-
-def _measure(spec: Corpus, logits: Array, window: Window) -> float:
-    """Bits of one window for each of its bytes, or its share of right answers."""
-    if spec.example:
-        asked = list(spec.scored)
-        return float((logits[asked].argmax(-1) == window.targets[asked]).mean())
-    return float(losses.nats_of(logits, window.targets).sum()) / (math.log(2) * window.size)
+    return _summary(spec, splits, bits, [window.size for window in windows], trained_on)
 
 
 def _summary(

@@ -367,6 +367,14 @@ class Splits:
     hash: str  # SHA-256 over the three
 
 
+@dataclass(frozen=True, slots=True)
+class Examples:
+    """Independent examples, tokens (count,n) int64, and the positions whose next token is asked."""
+
+    tokens: Array
+    scored: tuple[int, ...]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Corpus:
     """Running text, or independent examples of `example` tokens one after the other.
@@ -377,6 +385,7 @@ class Corpus:
     sample(random, b, n, gone): inputs and targets (rows, tokens) int64, made for training, of
         about b*n tokens, `gone` in 0..1 being the share of training that is over (a curriculum);
         a target of -100 is not scored; None: random windows of the train split
+    series(): held-out examples by what makes them harder, {"pairs": {2: ..., 4: ...}}
     """
 
     name: str
@@ -394,6 +403,7 @@ class Corpus:
         ]
         | None
     ) = None
+    series: Callable[[], Mapping[str, Mapping[int, Examples]]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

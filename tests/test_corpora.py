@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from harness import plugins
-from harness.corpora import _fetch, pydocs, recall
+from harness.corpora import _examples, _fetch, copy, pydocs, recall
 from harness.errors import BadInput, HarnessError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -164,10 +164,11 @@ def test_recall_keys_and_values_share_no_token():
 
 
 def test_recall_training_starts_easy_and_ends_as_it_is_tested():
-    assert [recall.pairs_at(gone) for gone in (0.0, 0.3, 0.99)] == [2, 4, 8]
+    pairs = [_examples.stage(recall.CURRICULUM, gone) for gone in (0.0, 0.3, 0.99, 1.0)]
+    assert pairs == [2, 4, 8, 8]
     inputs, targets = recall.sample(np.random.default_rng(2), 12, 256, 0.9)
     assert inputs.shape == targets.shape == (96, 32)
-    asked = targets != recall.NOT_SCORED
+    asked = targets != _examples.NOT_SCORED
     assert asked.sum() == 96 * 8
     assert (targets[asked] == inputs[:, 1:][asked[:, :-1]]).all()
 
@@ -177,3 +178,47 @@ def test_recall_is_the_same_everywhere_and_its_test_is_not_its_validation():
     assert first.hash == second.hash
     examples = {part.tobytes() for part in first.test.reshape(-1, 32)}
     assert not any(part.tobytes() in examples for part in first.validation.reshape(-1, 32))
+
+
+@pytest.mark.parametrize("gone", [0.0, 0.45, 0.99])
+def test_far_recall_asks_what_was_told_before_the_fillers(gone):
+    lengths = set()
+    for seed in range(20):
+        inputs, targets = recall.sample_far(np.random.default_rng(seed), 16, 256, gone)
+        lengths.add(inputs.shape[1])
+        asked = targets != _examples.NOT_SCORED
+        pairs = asked[0].sum()
+        told = inputs[:, : 2 * pairs].reshape(len(inputs), pairs, 2)
+        between = inputs[:, 2 * pairs : inputs.shape[1] - 2 * pairs]
+        assert (between >= recall.VOCABULARY).all()
+        for row in range(3):
+            known = dict(told[row])
+            found = zip(inputs[row][asked[row]], targets[row][asked[row]], strict=True)
+            assert {key: known[key] for key in known} == dict(found)
+    assert len(lengths) > 5, "steps differ in pairs and distance"
+
+
+def test_a_copy_is_asked_from_the_sign_on():
+    tokens = copy.examples(np.random.default_rng(0), 5, 7)
+    _, targets = _examples.questions(tokens, copy.scored(7))
+    assert (tokens[:, 7] == copy.OVER).all()
+    assert (tokens[:, :7] < copy.OVER).all()
+    assert (targets[:, 7:14] == tokens[:, :7]).all()
+    assert (targets[:, [*range(7), 14]] == _examples.NOT_SCORED).all()
+
+
+@pytest.mark.parametrize("name", ["recall", "recall-far", "copy"])
+def test_harder_examples_are_the_same_everywhere_and_were_not_tuned_on(name):
+    corpus = plugins.corpora()[name]
+    once, again = corpus.series(), corpus.series()
+    held_out = corpus.load().validation.reshape(-1, corpus.example)
+    for axis, steps in once.items():
+        assert list(steps) == sorted(steps)
+        for at, examples in steps.items():
+            assert (examples.tokens == again[axis][at].tokens).all()
+            assert examples.tokens.max() < corpus.vocabulary
+            assert examples.scored[-1] + 1 < examples.tokens.shape[1]
+            if examples.tokens.shape[1] == corpus.example:
+                assert not (examples.tokens[:, None] == held_out).all(-1).any()
+    lengths = [e.tokens.shape[1] for steps in once.values() for e in steps.values()]
+    assert corpus.example in lengths, "one of them is what the corpus is scored on"

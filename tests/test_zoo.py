@@ -26,7 +26,7 @@ from targets import profile
 
 PUBLIC = [
     size for size in sizes.names()
-    if size not in ("nano", "micro", "17m", "110m", "500m")
+    if size not in ("pico", "nano", "micro", "17m", "110m", "500m")
 ]  # fmt: skip
 OWN = {size: "mcsd" if size.startswith("mcsd") else "attention" for size in PUBLIC}
 
