@@ -109,6 +109,7 @@ class Recipe:
     steps: transforms and formats in order, e.g. ("prune50", "int8")
     tokens: training budget [tokens]; 0 means random weights, so speed only
     active: mean fraction of ffn groups a selective ffn aims at
+    tuning_tokens: budget of each step that trains on, where not the step's own [tokens]
     """
 
     name: str
@@ -123,6 +124,7 @@ class Recipe:
     teacher: str | None = None  # the name of another candidate, trained from seed 0
     teacher_tokens: int | None = None  # its training budget, where not its size's own
     origin: Origin | None = None  # of public weights, which are read rather than trained
+    tuning_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -444,6 +446,20 @@ class Ffn:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Grid:
+    """What a format rounds weights to: a whole level times the scale of its group of columns.
+
+    low, high: the levels there are; group: columns that share a float16 scale
+    store(levels (m, groups * group), scales (m, groups) float16) -> arrays as stored on disk
+    """
+
+    low: int
+    high: int
+    group: int
+    store: Callable[[Array, Array], Mapping[str, Array]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Format:
     """How one weight matrix (rows, columns) is stored, laid out and multiplied.
 
@@ -471,6 +487,7 @@ class Format:
     source: str
     density: float = 1.0  # share of the weights that is stored and multiplied
     by_rows: bool = True  # rows are packed each by itself, along the first axis of every array
+    grid: Grid | None = None  # for what chooses levels and scales itself
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -480,6 +497,8 @@ class Transform:
     apply(checkpoint, recipe, progress): `recipe` names the seed, corpus and budget of the result;
     progress(stage, done, total) is told how far it is. It may train, so it imports PyTorch inside.
     reshape(shape) -> the shape after it, known without doing it
+    packs: the format it stores the matrices inside layers in, "" for none; a format that follows
+        stores the others
     """
 
     name: str
@@ -487,6 +506,7 @@ class Transform:
     reshape: Callable[[Shape], Shape]
     apply: Callable[[Checkpoint, Recipe, Callable[[str, int, int], None]], Checkpoint]
     source: str
+    packs: str = ""
 
 
 class Opened(Protocol):

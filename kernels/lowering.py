@@ -104,6 +104,17 @@ def high_nibbles(builder: Any, x: Any) -> Any:
     return low_nibbles(builder, builder.bitcast(shifted, BYTES))
 
 
+def crumbs(builder: Any, x: Any, i: int) -> Any:
+    """Bits 2i and 2i+1 of each byte."""
+    three = constant(BYTES, 3)
+    if has("neon"):
+        return builder.and_(builder.lshr(x, constant(BYTES, 2 * i)), three)
+    # as for nibbles; what is shifted in from a neighbour is masked away
+    shorts = ir.VectorType(SHORT, 2 * LANES)
+    shifted = builder.lshr(builder.bitcast(x, shorts), constant(shorts, 2 * i))
+    return builder.and_(builder.bitcast(shifted, BYTES), three)
+
+
 def unfold_nibbles(builder: Any, folded: Any) -> Any:
     """32 bytes -> 64 of 0..15, the lower half of each first."""
     shorts = ir.VectorType(SHORT, 32)

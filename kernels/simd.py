@@ -221,6 +221,16 @@ set_lane = operation(
 low_nibbles = operation(BYTES, (BYTES,), lowering.low_nibbles)
 high_nibbles = operation(BYTES, (BYTES,), lowering.high_nibbles)
 
+
+@intrinsic(prefer_literal=True)
+def crumbs(typing_context, x, i):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+    """Bits 2i and 2i+1 of each byte of x; i is written as a number."""
+    if not isinstance(i, types.IntegerLiteral) or i.literal_value not in range(4):
+        raise TypingError(f"crumbs needs 0, 1, 2 or 3 as its last argument, got {i}")
+    which = i.literal_value
+    return BYTES(x, i), lambda c, builder, s, args: lowering.crumbs(builder, args[0], which)
+
+
 # ---- dot products: lane i of the total += sum of w[4i+j] * x[4i+j], j < 4; bytes of x are signed
 
 dot4 = operation(I32, (I32, BYTES, BYTES), dots.dot4)  # w unsigned

@@ -21,6 +21,7 @@ from kernels.lowering import (
     INT,
     SHORT,
     bfloat_to_float,
+    crumbs,
     fma,
     half_to_float,
     high_nibbles,
@@ -57,6 +58,7 @@ def _starts(begin: Callable[[Any, Any], Any]) -> Any:
 
 biased_starts = _starts(lambda b, x: dots.biased_start(b, b.mul(x, ir.Constant(INT, -128))))
 nibble_starts = _starts(lambda b, x: splat(b, b.mul(x, ir.Constant(INT, -8)), I32.llvm))
+crumb_starts = _starts(lambda b, x: splat(b, b.neg(x), I32.llvm))
 
 
 def _dots(split: Callable[[Any, Any], tuple[Any, ...]], dot: Callable[..., Any]) -> Any:
@@ -99,6 +101,7 @@ def _dots(split: Callable[[Any, Any], tuple[Any, ...]], dot: Callable[..., Any])
 
 byte_dots = _dots(lambda b, w: (w,), dots.dot4_biased)
 nibble_dots = _dots(lambda b, w: (low_nibbles(b, w), high_nibbles(b, w)), dots.dot4_nibbles)
+crumb_dots = _dots(lambda b, w: tuple(crumbs(b, w, i) for i in range(4)), dots.dot4_nibbles)
 
 
 def _scaled(half: bool, accumulate: bool) -> Any:

@@ -123,6 +123,24 @@ def test_nibbles_are_the_halves_of_bytes(features):
         np.testing.assert_array_equal(out.reshape(2, 16), halves)
 
 
+def test_crumbs_are_the_quarters_of_bytes(features):
+    @njit
+    def run(source, out):
+        zero, one = simd.splat_i32(np.int32(0)), simd.load_bytes(source, 64)
+        bytes_ = simd.load_bytes(source, 0)
+        simd.store_i8(out, 0, simd.dot4(zero, simd.crumbs(bytes_, 0), one))
+        simd.store_i8(out, 16, simd.dot4(zero, simd.crumbs(bytes_, 1), one))
+        simd.store_i8(out, 32, simd.dot4(zero, simd.crumbs(bytes_, 2), one))
+        simd.store_i8(out, 48, simd.dot4(zero, simd.crumbs(bytes_, 3), one))
+
+    for start in range(0, 256, 64):
+        source = np.concatenate([np.arange(start, start + 64), np.ones(64)]).astype(np.uint8)
+        out = np.zeros(64, np.uint8)
+        run(source, out)
+        quarters = np.stack([source[:64] >> i & 3 for i in (0, 2, 4, 6)])
+        np.testing.assert_array_equal(out.reshape(4, 16), quarters.reshape(4, 16, 4).sum(2))
+
+
 def test_every_float16_is_widened_exactly(features):
     @njit
     def run(halves, out):

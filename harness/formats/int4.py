@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from harness.errors import BadInput
-from harness.records import Array, Format
+from harness.records import Array, Format, Grid
 from kernels import matvec_int4
 from kernels.rounding import GROUP
 
@@ -30,9 +30,14 @@ def pack(weights: Array) -> Mapping[str, Array]:
     if not np.isfinite(scale).all():
         raise BadInput("int4 stores finite weights up to 5.2e5; found larger ones or a NaN")
     wide = scale.astype(np.float32)[..., None]
-    q = np.rint(parts / np.where(wide == 0, 1.0, wide)) + 8
-    levels = q.clip(0, 15).astype(np.uint8).reshape(rows, -1)
-    return {"": levels[:, ::2] | (levels[:, 1::2] << 4), "scale": scale}
+    q = np.rint(parts / np.where(wide == 0, 1.0, wide))
+    return store(q.clip(-8, 7).reshape(rows, -1), scale)
+
+
+def store(levels: Array, scale: Array) -> Mapping[str, Array]:
+    """levels (rows, groups * 32) in -8..7, scale (rows, groups) float16."""
+    biased = (levels + 8).astype(np.uint8)
+    return {"": biased[:, ::2] | (biased[:, 1::2] << 4), "scale": scale}
 
 
 def levels_of(arrays: Mapping[str, Array]) -> Array:
@@ -80,5 +85,6 @@ SPEC = Format(
     arithmetic="int8",
     bits=4.5,
     rtol=2e-2,
+    grid=Grid(low=-8, high=7, group=GROUP, store=store),
     source="round to nearest in groups of 32, as the Q4_0 type of llama.cpp",
 )
