@@ -143,6 +143,14 @@ def final_shape(recipe: Recipe) -> Shape:
     return replace(shape, cache=cache_of(recipe.steps))
 
 
+def formats(recipe: Recipe) -> tuple[str, str]:
+    """The weight formats of the matrices inside layers, and of the others: embedding and head."""
+    others = next((step for step in recipe.steps if step in plugins.formats()), "f32")
+    known = plugins.transforms()
+    packing = [known[step].packs for step in recipe.steps if step in known and known[step].packs]
+    return (packing[-1] if packing else others), others
+
+
 def cache_of(steps: Sequence[str]) -> Literal["f32", "f16", "int8"]:
     """How attention keeps keys and values: as a step says, else float16 beside packed weights."""
     named = [CACHES[step] for step in steps if step in CACHES]
@@ -206,21 +214,25 @@ def _public(name: str, corpus: str) -> Recipe:
 
 
 def _check_steps(name: str, steps: tuple[str, ...], mixer: str) -> None:
-    """Transforms in any order, then at most one format, then at most one format of the cache."""
-    kinds = (plugins.transforms(), plugins.formats(), CACHES)
+    """Transforms in any order, at most one that packs, at most one format, and one of the cache."""
+    known_transforms = plugins.transforms()
+    packing = {step: t for step, t in known_transforms.items() if t.packs}
+    loose = {step: t for step, t in known_transforms.items() if not t.packs}
+    kinds = (loose, packing, plugins.formats(), CACHES)
     known = sorted(step for kind in kinds for step in kind)
     order = []
     for step in steps:
         if step not in known:
             raise UnknownName(f"{name!r}: unknown step {step!r}; known: {', '.join(known)}")
         order.append(next(i for i, kind in enumerate(kinds) if step in kind))
-    if order != sorted(order) or order.count(1) > 1 or order.count(2) > 1:
+    if order != sorted(order) or any(order.count(kind) > 1 for kind in (1, 2, 3)):
         raise BadInput(
-            f"{name!r}: steps come in the order of transforms, one format of weights, one of the "
-            f"key-value cache, e.g. attention:nano@prune50+int4+kvint8"
+            f"{name!r}: steps come in the order of transforms, one that stores the layers itself "
+            f"({', '.join(packing)}), one format of weights, one of the key-value cache, "
+            f"e.g. attention:nano@prune50+rtn4+int8+kvint8"
         )
     keeps = mixer in sizes.HYBRIDS or plugins.mixers()[mixer].folder == "attention"
-    if 2 in order and not keeps:
+    if 3 in order and not keeps:
         raise BadInput(
             f"{name!r}: {steps[-1]!r} says how attention keeps keys, and {mixer!r} has none"
         )

@@ -41,13 +41,17 @@ def make(
 
 
 def pack(checkpoint: Checkpoint, form: str) -> Checkpoint:
-    """Every matrix stored in one weight format; norms, decays and selectors stay float32."""
+    """Every matrix stored in one weight format, but for those that a transform stored in another.
+
+    Norms, decays and selectors stay float32.
+    """
     spec = plugins.pick(plugins.formats(), form, "format")
     arrays: dict[str, Array] = {}
-    formats = {}
+    formats = dict(checkpoint.formats)
     for name, tensor in candidates.tensors(checkpoint.shape).items():
-        if not tensor.packed:
-            arrays[name] = checkpoint.arrays[name]
+        if name in formats or not tensor.packed:
+            parts = checkpoints.stored(checkpoint, name, tensor)
+            arrays |= {f"{name}.{key}" if key else name: part for key, part in parts.items()}
             continue
         parts = packing.pack(spec, tensor.shape, checkpoint.arrays[name].__getitem__)
         arrays |= {f"{name}.{key}" if key else name: part for key, part in parts.items()}

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness import plugins
-from harness.candidates import tensors
+from harness.candidates import formats, tensors
 from harness.errors import BadInput
 from harness.records import Call, Format, Recipe, Shape, Tensor, Workload
 
@@ -45,11 +45,6 @@ def parse(name: str) -> Run:
     return Run(name, "prefill" if match["kind"] == "pp" else "decode", tokens, depth)
 
 
-def formats_of(recipe: Recipe) -> str:
-    """The weight format a recipe ends in."""
-    return next((step for step in recipe.steps if step in plugins.formats()), "f32")
-
-
 def build(recipe: Recipe, shape: Shape, run: Run, resident_bytes: int = 0) -> Workload:
     """The calls of one step of a run: of the whole prompt, or of the token in its middle.
 
@@ -58,7 +53,7 @@ def build(recipe: Recipe, shape: Shape, run: Run, resident_bytes: int = 0) -> Wo
     """
     tokens = run.tokens if run.phase == "prefill" else 1
     depth = run.depth if run.phase == "prefill" else run.depth + run.tokens // 2
-    form = formats_of(recipe)
+    form, other = formats(recipe)
     ffn = plugins.pick(plugins.ffns(), shape.ffn, "ffn")
     feed = _filled(ffn.calls(shape, tokens, recipe.active), ffn.tensors(shape), form, "ffn")
     norm = _norm(shape, tokens)
@@ -69,7 +64,7 @@ def build(recipe: Recipe, shape: Shape, run: Run, resident_bytes: int = 0) -> Wo
         mix = _filled(mixer.calls(shape, tokens, depth), mixer.tensors(shape), form, "mixer")
         calls += [replace(c, count=c.count * layers) for c in (norm, *mix, norm, *feed)]
     head = Tensor("head", (shape.vocabulary, shape.width))
-    calls += [replace(norm, count=1), *_filled((Call.of_matrix(head, 1),), (head,), form, "head")]
+    calls += [replace(norm, count=1), *_filled((Call.of_matrix(head, 1),), (head,), other, "head")]
     return Workload(
         name=run.name,
         phase=run.phase,
@@ -77,7 +72,7 @@ def build(recipe: Recipe, shape: Shape, run: Run, resident_bytes: int = 0) -> Wo
         depth=run.depth,
         layers=shape.layers,
         calls=tuple(calls),
-        resident_bytes=resident_bytes or _resident(recipe, shape, form, run),
+        resident_bytes=resident_bytes or _resident(recipe, shape, run),
     )
 
 
@@ -130,13 +125,13 @@ def _norm(shape: Shape, tokens: int) -> Call:
     )
 
 
-def _resident(recipe: Recipe, shape: Shape, form: str, run: Run) -> int:
+def _resident(recipe: Recipe, shape: Shape, run: Run) -> int:
     """Weights and state; scratch is small beside them."""
-    spec = plugins.pick(plugins.formats(), form, "format")
+    body, other = (plugins.pick(plugins.formats(), form, "format") for form in formats(recipe))
     total = 0
-    for tensor in tensors(shape).values():
+    for name, tensor in tensors(shape).items():
         if tensor.packed:
-            total += _stream_bytes(spec, tensor)
+            total += _stream_bytes(body if "." in name else other, tensor)
         else:
             total += 4 * tensor.shape[0] * (tensor.shape[1] if len(tensor.shape) > 1 else 1)
     room = run.depth + run.tokens

@@ -78,7 +78,7 @@ def exported(candidate: str) -> Iterator[Exported]:
         export.export(checkpoint, path)
         with path.open("rb") as file:
             os.fsync(file.fileno())  # or the system writes it while somebody is timed
-        yield Exported(candidate, workload.formats_of(recipe), checkpoint, path)
+        yield Exported(candidate, candidates.formats(recipe)[0], checkpoint, path)
 
 
 @contextmanager

@@ -6,6 +6,7 @@ import numpy as np
 
 from harness import packing, plugins
 from harness.candidates import final_shape, tensors
+from harness.candidates import formats as formats_of
 from harness.mixers.attention.spec import slopes
 from harness.records import Array, Checkpoint, Format, Recipe, Tensor
 
@@ -17,13 +18,14 @@ def checkpoint(recipe: Recipe) -> Checkpoint:
     model of billions is made in seconds; the engine gives each layer its own copy.
     """
     rng = np.random.default_rng(recipe.seed)
-    form = next((s for s in recipe.steps if s in plugins.formats()), "f32")
+    body, other = formats_of(recipe)
     arrays: dict[str, Array] = {}
     formats: dict[str, str] = {}
-    made: dict[tuple[str, tuple[int, ...]], dict[str, Array]] = {}
+    made: dict[tuple[str, str, tuple[int, ...]], dict[str, Array]] = {}
     shape = final_shape(recipe)
     for name, tensor in tensors(shape).items():
-        key = (tensor.name, tensor.shape)
+        form = body if "." in name else other
+        key = (form, tensor.name, tensor.shape)
         if key not in made:
             if tensor.packed:
                 made[key] = _matrix(tensor, plugins.formats()[form], rng)
