@@ -15,7 +15,7 @@ from harness import plugins
 from harness.errors import BadCheckpoint, BadInput, TrainingFailed, UnknownName
 from harness.records import Recipe, Shape
 from harness.training import batches, loop, yardstick
-from harness.training.distil import distil, softened
+from harness.training.distil import distil, divergence
 from harness.training.evaluate import accuracy, held_out_loss
 from harness.training.finetune import finetune
 from harness.training.loop import Plan, learning_rate, optimise
@@ -242,10 +242,11 @@ def test_a_student_learns_from_its_teacher(tmp_path):
 
 
 def test_softened_divergence_is_the_textbook_one():
-    a, b = np.random.default_rng(0).normal(size=(2, 5, 7))
-    p, q = (np.exp(x / 2) / np.exp(x / 2).sum(1, keepdims=True) for x in (a, b))
-    wanted = 4 * (q * np.log(q / p)).sum(1).mean()
-    found = softened(torch.from_numpy(a), torch.from_numpy(b))
+    a, b = np.random.default_rng(0).normal(size=(2, 1, 5, 7))
+    targets = torch.tensor([[1, 2, batches.IGNORED, 3, 0]])
+    p, q = (np.exp(x[0] / 2) / np.exp(x[0] / 2).sum(1, keepdims=True) for x in (a, b))
+    wanted = 4 * (q * np.log(q / p)).sum(1)[[0, 1, 3, 4]].mean()
+    found = divergence(torch.from_numpy(a), torch.from_numpy(b), targets, temperature=2.0)
     assert found.item() == pytest.approx(wanted)
 
 

@@ -62,8 +62,7 @@ def distil(
         explore(model, recipe, step, plan.steps)
         logits = model(inputs)
         text = token_loss(logits, targets)
-        scored = targets != batches.IGNORED
-        soft = softened(logits[scored], wanted[scored])
+        soft = divergence(logits, wanted, targets, TEMPERATURE)
         return text, TEACHER_SHARE * (soft - text) + budget_loss(model, recipe)
 
     trace = optimise(model, loss, plan, watch)
@@ -71,9 +70,14 @@ def distil(
     return to_checkpoint(model, recipe, found | {"teacher": teacher.recipe.name, "parent": parent})
 
 
-def softened(logits: Tensor, wanted: Tensor) -> Tensor:
-    """Mean KL divergence [nats] of student (n,v) from teacher (n,v) at TEMPERATURE, times T^2."""
-    student = F.log_softmax(logits / TEMPERATURE, dim=-1)
-    teacher = F.log_softmax(wanted / TEMPERATURE, dim=-1)
-    divergence = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
-    return divergence * TEMPERATURE**2
+def divergence(logits: Tensor, wanted: Tensor, targets: Tensor, temperature: float = 1.0) -> Tensor:
+    """Mean KL divergence [nats] of student from teacher, over the targets (b,n) that are scored.
+
+    logits and wanted (b,n,v) are divided by the temperature, and the result multiplied by its
+    square, so that gradients keep their size; Hinton et al. 2015.
+    """
+    scored = targets != batches.IGNORED
+    student = F.log_softmax(logits[scored] / temperature, dim=-1)
+    teacher = F.log_softmax(wanted[scored] / temperature, dim=-1)
+    found = F.kl_div(student, teacher, reduction="batchmean", log_target=True)
+    return found * temperature**2

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness import plugins
@@ -103,7 +103,7 @@ def budget_loss(model: Model, recipe: Recipe) -> Tensor:
 
 
 def provenance(
-    model: Model, recipe: Recipe, splits: Splits, trace: Trace, threads: int
+    model: nn.Module, recipe: Recipe, splits: Splits, trace: Trace, threads: int
 ) -> dict[str, Any]:
     """Where weights come from, with their score on the validation split."""
     found: dict[str, Any] = {
