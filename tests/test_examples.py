@@ -10,6 +10,7 @@ import torch
 
 from harness import examples, plugins
 from harness.errors import BadInput
+from harness.study.protocols import PROTOCOLS
 from harness.training.model import from_checkpoint
 from tests import models
 
@@ -51,6 +52,16 @@ def test_a_stack_that_repeats_its_input_answers_by_hand():
                                              "norm": np.ones(64, np.float32)})  # fmt: skip
     tokens = np.array([[3, 3, 4, 4], [5, 6, 7, 7], [1, 2, 3, 4]])
     assert examples.right(checkpoint, tokens, (0, 2)).tolist() == [1.0, 0.5, 0.0]
+
+
+def test_a_study_scores_by_difficulty():
+    checkpoint = made("recall-far", ("mcsd",))
+    found, shares = PROTOCOLS["difficulty"](checkpoint), examples.series(checkpoint)
+    assert found.quality.blocks == 2048
+    assert list(found.curves) == ["pairs", "distance"]
+    at, value, error = found.curves["distance"][2]
+    assert (at, value, error) == (32, shares["distance"][32].value,
+                                  shares["distance"][32].standard_error)  # fmt: skip
 
 
 def test_running_text_is_not_told_by_difficulty():

@@ -21,6 +21,7 @@ CURVES = {  # by the name of the curve: file, x, y, whether x is logarithmic
     "position": ("loss_by_position", "position in the text", "nats per token", True),
     "distance": ("recall_by_distance", "tokens between pair and question", "accuracy", False),
     "pairs": ("recall_by_pairs", "pairs in an example", "accuracy", True),
+    "length": ("copy_by_length", "symbols of a string", "accuracy", True),
     "difficulty": ("active_by_difficulty", "loss of the token [nats]", "active fraction", False),
 }
 

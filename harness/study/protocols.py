@@ -4,6 +4,7 @@ windows: of the trained context, state fresh in each; or all examples
 sliding: windows a quarter apart, so that a token has three quarters of one before it
 carried: the whole text as one stream; its drift is what it loses to `windows` from begin to end
 positions: windows of 16 times the trained context, and what tokens cost by their place in them
+difficulty: all examples, and accuracy by what makes others harder: pairs, distance, length
 
 All of the held-out data is scored.
 """
@@ -15,7 +16,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from harness import losses, plugins, positions, quality
+from harness import examples, losses, plugins, positions, quality
 from harness.records import Array, Checkpoint, Quality
 
 FURTHER = 16  # times the trained context
@@ -62,11 +63,21 @@ def by_position(checkpoint: Checkpoint) -> Scored:
     return Scored(quality=found, curves={"position": curve})
 
 
+def by_difficulty(checkpoint: Checkpoint) -> Scored:
+    found = quality.score(checkpoint, blocks=None)
+    curves = {
+        axis: tuple((float(at), s.value, s.standard_error) for at, s in steps.items())
+        for axis, steps in examples.series(checkpoint).items()
+    }
+    return Scored(quality=found, curves=curves)
+
+
 PROTOCOLS: Mapping[str, Callable[[Checkpoint], Scored]] = {
     "windows": windows,
     "sliding": sliding,
     "carried": carried,
     "positions": by_position,
+    "difficulty": by_difficulty,
 }
 
 

@@ -26,7 +26,9 @@ WEIGHT_DECAY = 0.1  # of matrices only
 CLIP = 1.0  # largest norm of all gradients together
 WARM_UP = 100  # steps; a fifth of a run that is shorter than five times as much
 FLOOR = 0.1  # share of the learning rate that the cosine ends at
-RATE_FACTOR = 30.0  # learning rate of learned decays, which live in logits; of 10, 30 and 100 the best
+RATE_FACTOR = (
+    30.0  # learning rate of learned decays, which live in logits; of 10, 30 and 100 the best
+)
 SAVE_EVERY_SECONDS = 20.0
 TRACE_EVERY = 50  # steps
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # of malloc.h
