@@ -96,6 +96,21 @@ def test_what_is_there_is_not_done_again(study, cache, tmp_path):
     assert [(p.recipe.name, p.recipe.seed) for p in again.points] == [("mcsd:nano@int8", 1)]
 
 
+def test_what_is_forgotten_is_made_anew_but_not_what_it_derives_from(study, cache, tmp_path):
+    first = here(study, tmp_path / "rows")
+    weights = set((cache / "checkpoints").iterdir())
+    points = plan.points(study)
+    assert schedule.forget(points, "mcsd:nano@*", tmp_path / "rows") == 2
+    left = set((cache / "checkpoints").iterdir())
+    assert len(weights) - len(left) == 2
+    assert not any("int8" in path.name for path in left)
+    again = [t for one in schedule.tasks(points, tmp_path / "rows") for t in one.points]
+    assert {point.recipe.steps for point in again} == {("int8",)}
+    here(study, tmp_path / "rows")
+    found = rows.read(tmp_path / "rows", points).values()
+    assert list(map(essence, found)) == list(map(essence, first))
+
+
 def test_a_failed_trial_is_a_row_and_is_tried_again(study, cache, tmp_path, monkeypatch):
     broken = replace(study.arm[0], set={**RECALL.set, "learning_rate": 1e30}, seeds=1)
     other = Study(title="breaks", arm=(broken, replace(broken, name="good", set=RECALL.set)))

@@ -43,6 +43,9 @@ def sweep(
     cluster: Annotated[
         str | None, typer.Option(help="Of a study: address of a dask scheduler to run it on.")
     ] = None,
+    again: Annotated[
+        str | None, typer.Option(help="Of a study: candidates to make anew (shell pattern).")
+    ] = None,
 ) -> None:
     """Train, compress, score, time, project, decide. Resumable: finished rows are never redone.
 
@@ -57,7 +60,7 @@ def sweep(
 
     host.require_supported()
     if study := studies.find(file):
-        studies.run(study, results, jobs, cluster, dry_run)
+        studies.run(study, results, jobs, cluster, again, dry_run)
         return
     plan = load(file or DEFAULT, devices_folder())
     points = expand(plan, host.describe().cores)

@@ -29,11 +29,15 @@ def find(file: Path | None) -> Path | None:
     return path if plan.is_study(path) else None
 
 
-def run(path: Path, results: Path, jobs: int, address: str | None, dry_run: bool) -> None:
+def run(
+    path: Path, results: Path, jobs: int, address: str | None, again: str | None, dry_run: bool
+) -> None:
     """Do what is missing, then write tables, figures and the answer."""
     study = plan.load(path, devices_folder())
     folder = results / path.stem
     points = plan.points(study)
+    if again and not dry_run:
+        note(f"{schedule.forget(points, again, folder / 'rows')} trials are done again")
     tasks = schedule.tasks(points, folder / "rows")
     missing = sum(len(task.points) for task in tasks)
     print(f"{study.title}\n{len(points)} trials, {missing} missing, in {len(tasks)} tasks")

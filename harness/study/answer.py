@@ -13,10 +13,20 @@ from harness.study.frame import Line, Study, Trial
 MINUS = "−"
 
 
-def page(study: Study, trials: Mapping[str, Trial], files: Sequence[Path], command: str) -> str:
-    """Markdown: the answer, the claims, then where the evidence is. files: relative paths."""
+def page(
+    study: Study,
+    trials: Mapping[str, Trial],
+    devices: str,
+    files: Sequence[Path],
+    command: str,
+) -> str:
+    """Markdown: the answer, the claims, then where the evidence is.
+
+    devices: the table of the answer on each of them; files: relative paths
+    """
     found = claims.verdicts(study, trials)
     parts = [f"# {study.title}\n", *(f"- {line}" for line in lines(study, trials, found))]
+    parts += ["\n## On each device\n", devices, f"\n{DEVICES}"]
     parts += ["\n## Claims\n", claim_table(found), f"\n{INTERVAL}"]
     tables = [f"- [{_title(path)}]({path.as_posix()})" for path in files if path.suffix != ".png"]
     figures = [f"![{_title(path)}]({path.as_posix()})" for path in files if path.suffix == ".png"]
@@ -110,6 +120,11 @@ def _title(path: Path) -> str:
 INTERVAL = (
     "A value is the mean over seeds of what is paired by seed, with its 95 % interval (Student's "
     "t). `met` is yes or no only where the whole interval is on one side of the bar.\n"
+)
+DEVICES = (
+    "What fits in the time that a token takes the reference's fastest and its best point. Every "
+    "time and energy (`~`) is projected, of decoding on the CPU; scores are those of the packed "
+    "weights in the engine.\n"
 )
 SCEPTIC = (
     "Each file in [rows](rows) is one trial and answers for itself: the whole recipe, the tokens "

@@ -43,7 +43,8 @@ def publish(
         store.write_bytes(path, text.encode())
     drawn, missed = figures.figures(study, found, folder / "figures")
     relative = [path.relative_to(folder) for path in (*paths, *drawn)]
+    text = answer.page(study, trials, tables.per_device(study, found), relative, command)
     page = folder / "README.md"
-    store.write_bytes(page, answer.page(study, trials, relative, command).encode())
+    store.write_bytes(page, text.encode())
     said = answer.lines(study, trials, verdicts)
     return Published((*paths, *drawn, page), tuple(missed), tuple(said))

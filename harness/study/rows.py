@@ -47,6 +47,14 @@ def done(folder: Path, point: Point) -> Trial | None:
     return None if found is None or found.failed else found
 
 
+def forget(folder: Path, point: Point) -> bool:
+    """Remove the stored trial; whether there was one."""
+    path = folder / file_name(point)
+    there = path.exists()
+    path.unlink(missing_ok=True)
+    return there
+
+
 def read(folder: Path, points: Iterable[Point]) -> dict[str, Trial]:
     """The stored trials of these points, by the key of the point."""
     return {key(p): trial for p in points if (trial := find(folder, p)) is not None}

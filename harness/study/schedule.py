@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 from pathlib import Path
 
-from harness import candidates
-from harness.checkpoint import file_name, find, recipe_hash
+from harness import candidates, plugins
+from harness.checkpoint import file_name, find, path_of, recipe_hash
 from harness.records import Recipe
 from harness.study import rows
 from harness.study.plan import STEP_TIME, Point, key
 from harness.study.task import Task
+
+TUNED_TOKENS = 262_144  # what a step that trains takes, to estimate by
 
 
 def tasks(points: Iterable[Point], folder: Path) -> list[Task]:
@@ -65,16 +68,32 @@ def alone(task: Task) -> bool:
 
 
 def tokens(task: Task) -> int:
-    """Trained tokens of a task, roughly: its base, and what each step costs beyond packing."""
+    """Trained tokens of a task, roughly: its base, a student's, and some for each transform."""
     if task.base is None:
         return 0
-    from harness.transforms._tune import FINETUNING_TOKENS  # noqa: PLC0415
-
     total = 0 if find(task.base) else task.base.tokens
-    steps = {p.recipe.name: p.recipe for p in task.points if p.recipe.steps}
-    for recipe in steps.values():
-        if find(recipe):
+    made: set[tuple[str, ...]] = set()
+    for point in task.points:
+        if find(point.recipe):
             continue
-        total += recipe.tokens if "distil" in recipe.steps else 0
-        total += FINETUNING_TOKENS * any(s.startswith("prune") for s in recipe.steps)
+        steps = point.recipe.steps
+        for last, step in enumerate(steps):
+            chain = steps[: last + 1]
+            if chain in made or step not in plugins.transforms():
+                continue
+            made.add(chain)
+            total += task.base.tokens if step == "distil" else TUNED_TOKENS
     return total
+
+
+def forget(points: Iterable[Point], pattern: str, folder: Path) -> int:
+    """Remove the trials of candidates of these names, and their weights here; how many trials.
+
+    What they derive from stays, unless its name is one of them.
+    """
+    count = 0
+    for point in points:
+        if fnmatchcase(point.recipe.name, pattern):
+            count += rows.forget(folder, point)
+            path_of(point.recipe).unlink(missing_ok=True)
+    return count

@@ -26,7 +26,7 @@ class Cost:
     joules: Reading | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
 class Standing:
     """An arm after a step, by one protocol.
 

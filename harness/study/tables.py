@@ -8,6 +8,7 @@ from itertools import groupby
 from harness.study import grid
 from harness.study.frame import Study
 from harness.study.standings import Standing, best_within, difference, front, mean
+from harness.table import si
 
 EQUAL = 0.02  # parameters within this of each other count as equal
 Cost = Callable[[Standing], float | None]
@@ -62,6 +63,32 @@ def equal_cost(study: Study, found: Sequence[Standing]) -> str:
                 parts += [f"\n# {device}: {what} a token (projected)\n", *lines]
     parts.append(f"\nEvery time and energy is projected by the device's profile. {WITHIN}\n")
     return "\n".join(parts)
+
+
+def per_device(study: Study, found: Sequence[Standing]) -> str:
+    """Of the first task: within the time of the reference's fastest and of its best point, the
+    best of everything else, with the energy of both."""
+    heads = ["device", "within", study.reference, "score", "best other", "its score", "difference"]
+    heads += ["verdict", "energy"]
+    _, points = next(iter(_groups(found)), (("", ""), []))
+    lines = []
+    for device in study.devices:
+        seconds, joules = cost_of(device, "seconds"), cost_of(device, "joules")
+        theirs = front([p for p in points if p.side == study.reference], seconds)
+        others = [p for p in points if p.side != study.reference]
+        for point in dict.fromkeys((*theirs[:1], *theirs[-1:])):
+            best = best_within(others, seconds, seconds(point) or 0.0)
+            cells = [device, f"~{si(seconds(point) or 0.0, 's')}", f"`{point.name}`"]
+            cells.append(grid.score(point.score))
+            if best is None:
+                lines.append([*cells, "nothing fits", "-", "-", "-", "-"])
+                continue
+            known = difference(best, point)
+            cells += [f"`{best.name}`", grid.score(best.score), grid.change(known)]
+            ours, other = joules(best), joules(point)
+            share = f"~{ours / other:.2f} times" if ours and other else "-"
+            lines.append([*cells, grid.verdict(known, point.better), share])
+    return grid.table(heads, lines)
 
 
 def resident(point: Standing) -> float:
