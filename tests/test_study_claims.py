@@ -9,7 +9,7 @@ from scipy import stats
 from harness import store, sweep
 from harness.cli import main
 from harness.errors import BadRow
-from harness.study import answer, claims, plan, publish, rows
+from harness.study import answer, claims, loading, plan, publish, rows
 from tests.studies import TEXT, stored, trials
 
 ATTENTION = (1.65, 1.64, 1.66)
@@ -20,7 +20,7 @@ def study(tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "corpus_hash", lambda name: f"hash of {name}")
     path = tmp_path / "study.toml"
     path.write_text(TEXT)
-    return plan.load(path)
+    return loading.load(path)
 
 
 def test_a_difference_has_the_interval_of_the_paired_t_test(study):
@@ -142,9 +142,9 @@ def test_a_row_says_all_of_its_recipe_and_is_read_back_as_it_was(study, tmp_path
         rows.load(path)
 
 
-@pytest.mark.parametrize("path", [p for p in sweep.SWEEPS.glob("*.toml") if plan.is_study(p)])
+@pytest.mark.parametrize("path", [p for p in sweep.SWEEPS.glob("*.toml") if loading.is_study(p)])
 def test_our_own_studies_name_nothing_that_there_is_not(path):
-    study = plan.load(path)
+    study = loading.load(path)
     assert study.claim
     assert len({claim.claim for claim in study.claim}) == len(study.claim)
     for line in study.line:

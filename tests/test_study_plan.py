@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from harness import candidates
-from harness.errors import BadInput, HarnessError
-from harness.study import expression, plan, schedule
+from harness.errors import BadInput, HarnessError, UnknownName
+from harness.study import expression, loading, plan, schedule
 from tests.studies import TEXT
 
 
@@ -17,7 +17,7 @@ def load(tmp_path, monkeypatch):
     def read(text=TEXT):
         path = tmp_path / "study.toml"
         path.write_text(text)
-        return plan.load(path)
+        return loading.load(path)
 
     return read
 
@@ -30,6 +30,23 @@ def test_every_trial_is_planned_once(load):
     assert ("mcsd:nano", "characters", plan.STEP_TIME, 1) in names
     rates = [p.recipe.learning_rate for p in points if p.recipe.corpus == "characters-tuning"]
     assert rates == [1e-3, 3e-3]
+
+
+def test_a_part_of_a_study_is_chosen_by_name(load):
+    study = load()
+    assert {p.recipe.name for p in plan.points(study, "att*")} == {
+        "attention:nano",
+        "attention:nano@int8",
+    }
+    assert [p.protocol for p in plan.points(study, "pace")] == [plan.STEP_TIME] * 2
+    with pytest.raises(UnknownName, match="nothing is named 'x'; there are: attention, mcsd"):
+        plan.points(study, "x")
+
+
+def test_variants_stand_on_the_side_of_what_they_vary(load):
+    study = load(TEXT.replace('"mcsd:nano"', '"mcsd-paper:nano"', 1))
+    assert [plan.side(arm) for arm in study.arm] == ["attention", "mcsd"]
+    assert {p.rates for p in plan.points(study, "mcsd")} == {(1e-3, 3e-3)}
 
 
 def test_an_arm_knows_the_grid_its_learning_rate_came_from(load):

@@ -43,6 +43,9 @@ def sweep(
     cluster: Annotated[
         str | None, typer.Option(help="Of a study: address of a dask scheduler to run it on.")
     ] = None,
+    only: Annotated[
+        str | None, typer.Option(help="Of a study: names of arms to do (shell pattern).")
+    ] = None,
     again: Annotated[
         str | None, typer.Option(help="Of a study: candidates to make anew (shell pattern).")
     ] = None,
@@ -60,7 +63,9 @@ def sweep(
 
     host.require_supported()
     if study := studies.find(file):
-        studies.run(study, results, jobs, cluster, again, dry_run)
+        studies.run(
+            study, results, jobs=jobs, address=cluster, only=only, again=again, dry_run=dry_run
+        )
         return
     plan = load(file or DEFAULT, devices_folder())
     points = expand(plan, host.describe().cores)

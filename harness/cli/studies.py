@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from harness import sweep
 from harness.cli.screen import bars, devices_folder, note
 from harness.study import crew as crews
-from harness.study import estimate, plan, publish, rows, runner, schedule
+from harness.study import estimate, loading, plan, publish, rows, runner, schedule
 from harness.study.crew import Crew
 
 if TYPE_CHECKING:
@@ -26,16 +26,26 @@ def find(file: Path | None) -> Path | None:
     if file is None:
         return None
     path = file if file.exists() else sweep.SWEEPS / file.name
-    return path if plan.is_study(path) else None
+    return path if loading.is_study(path) else None
 
 
 def run(
-    path: Path, results: Path, jobs: int, address: str | None, again: str | None, dry_run: bool
+    path: Path,
+    results: Path,
+    *,
+    jobs: int,
+    address: str | None,
+    only: str | None,
+    again: str | None,
+    dry_run: bool,
 ) -> None:
-    """Do what is missing, then write tables, figures and the answer."""
-    study = plan.load(path, devices_folder())
+    """Do what is missing, then write tables, figures and the answer.
+
+    only: names of arms to do; again: names of candidates to make anew; both shell patterns
+    """
+    study = loading.load(path, devices_folder())
     folder = results / path.stem
-    points = plan.points(study)
+    points = plan.points(study, only or "*")
     if again and not dry_run:
         note(f"{schedule.forget(points, again, folder / 'rows')} trials are done again")
     tasks = schedule.tasks(points, folder / "rows")
@@ -61,7 +71,7 @@ def run(
 
 def write(path: Path, results: Path) -> None:
     """Everything that follows from the rows there are, and the answer on the screen."""
-    study = plan.load(path, devices_folder())
+    study = loading.load(path, devices_folder())
     folder = results / path.stem
     trials = rows.read(folder / "rows", plan.points(study))
     command = f"edgewise publish {path.name}"

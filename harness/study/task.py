@@ -8,6 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,7 @@ def do(task: Task, files: Mapping[str, bytes], folder: Path | None) -> Outcome:
     from harness.training.turns import one_thread  # noqa: PLC0415 - needs PyTorch
 
     one_thread()
+    _code()
     for name, content in files.items():
         store.write_bytes(_checkpoints() / name, content)
     trials = []
@@ -174,8 +176,8 @@ def _timed(point: Point) -> Trial:
 def _asked(point: Point) -> Trial:
     """All that is known of a trial before it is done."""
     recipe = point.recipe
-    commit, dirty = host.checkout()
     described = host.describe()
+    commit, dirty = _code()
     return Trial(
         recipe=recipe,
         recipe_hash=checkpoints.recipe_hash(recipe),
@@ -194,6 +196,12 @@ def _asked(point: Point) -> Trial:
         machine=f"{described.cpu}, {platform.machine()}",
         started=described.started,
     )
+
+
+@cache
+def _code() -> tuple[str, bool]:
+    """Commit of what this process runs, asked when it begins: the files may change meanwhile."""
+    return host.checkout()
 
 
 def _formats(checkpoint: Checkpoint) -> dict[str, int]:
