@@ -55,7 +55,7 @@ bar = "<= 0.001"
 
 [[line]]
 value = "mcsd - attention"
-wins = "MCSD wins by {size} ({low} to {high}, {seeds} seeds)."
+wins = "MCSD wins by {size} ({least} to {most}, {seeds} seeds)."
 loses = "MCSD loses by {size}."
 unresolved = "Nobody can tell: {value}."
 

@@ -62,6 +62,8 @@ def test_one_seed_resolves_nothing(study):
     found = claims.verdicts(study, known)[0]
     assert found.estimate.value == pytest.approx(-0.65)
     assert found.met == "unresolved"
+    said = answer.sentence(study, known, study.line[0])
+    assert said == "Not resolved with one seed: mcsd - attention is -0.65."
 
 
 def test_the_summary_has_the_columns_that_were_asked_for(study):
@@ -76,7 +78,7 @@ def test_the_summary_has_the_columns_that_were_asked_for(study):
 @pytest.mark.parametrize(
     ("ours", "words"),
     [
-        ((1.56, 1.55, 1.57), "MCSD wins by 0.090 (−0.090 to −0.090, 3 seeds)."),
+        ((1.56, 1.55, 1.57), "MCSD wins by 0.090 (0.090 to 0.090, 3 seeds)."),
         ((1.75, 1.74, 1.76), "MCSD loses by 0.100."),
         ((1.60, 1.70, 1.66), "Nobody can tell: +0.003."),
     ],
@@ -149,4 +151,4 @@ def test_our_own_studies_name_nothing_that_there_is_not(path):
     assert len({claim.claim for claim in study.claim}) == len(study.claim)
     for line in study.line:
         for words in (line.wins, line.loses, line.unresolved):
-            assert words.format(value=1, size=1, low=1, high=1, seeds=1, plain=1)
+            assert words.format(value=1, size=1, low=1, high=1, least=1, most=1, seeds=1, plain=1)

@@ -50,6 +50,8 @@ def sentence(study: Study, trials: Mapping[str, Trial], line: Line) -> str:
     known = claims.estimate(study, trials, line.value)
     if known.value is None:
         return f"Not known yet: {line.value} has no trials."
+    if known.low is None:
+        return f"Not resolved with one seed: {line.value} is {_number(known.value)}."
     words = {"wins": line.wins, "loses": line.loses, "unresolved": line.unresolved}
     return words[outcome(known, line)].format_map(_numbers(known, line.decimals))
 
@@ -99,12 +101,16 @@ def _numbers(known: Estimate, decimals: int) -> dict[str, str]:
         return "?" if value is None else f"{value:{sign}.{decimals}f}".replace("-", MINUS)
 
     value = known.value or 0.0
+    least, most = sorted((abs(known.low or 0.0), abs(known.high or 0.0)))
+    sign = "+" if min(value, known.low or 0.0) < 0 else ""  # a ratio needs none
     return {
         "value": show(value, "+"),
         "plain": show(value),
         "size": show(abs(value)),
-        "low": show(known.low, "+"),
-        "high": show(known.high, "+"),
+        "low": show(known.low, sign),
+        "high": show(known.high, sign),
+        "least": show(least),
+        "most": show(most),
         "seeds": str(known.seeds),
     }
 

@@ -83,7 +83,8 @@ class Line:
     """A sentence of the answer. Which one depends on where the whole interval of `value` lies.
 
     wins: below `against` (above it where more is better); loses: beyond it; else unresolved
-    In each, {value}, {size} (without its sign), {low}, {high} and {seeds} are filled in.
+    In each, {value} and its interval {low}, {high} are filled in with a sign, {size} and {least},
+    {most} without one, and {plain}, {seeds}.
     """
 
     value: str
