@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from harness import labels, plot
 from harness.errors import BadInput
+from harness.plot.passage import passage_figure
 from tests import rows
 
 LIMITS = rows.environment().limits
@@ -71,6 +72,9 @@ def figures(folder):
             {"a": curves(), "b": curves(1)}, folder / "curves", x="place", y="nats",
             logarithmic=True, trained={"a": 16.0},
         ),
+        passage_figure(
+            "To be, or not\n" * 9, [0.1, 0.3] * 63, [2.0, 0.5] * 63, folder / "passage", "who"
+        ),
     ]  # fmt: skip
 
 
@@ -81,7 +85,7 @@ def test_every_figure_is_a_png_with_an_svg_and_the_same_rows_give_the_same_bytes
         assert struct.unpack(">I", one.read_bytes()[16:20])[0] == round(7.2 * 200)
         assert one.read_bytes() == other.read_bytes()
         assert one.with_suffix(".svg").read_bytes() == other.with_suffix(".svg").read_bytes()
-    assert len(list((tmp_path / "a").iterdir())) == 12
+    assert len(list((tmp_path / "a").iterdir())) == 14
 
 
 def test_drawing_leaves_no_settings_behind(tmp_path):
@@ -110,6 +114,8 @@ def test_figures_of_nothing_say_what_is_missing(tmp_path):
         plot.tradeoff_figure({"a": []}, tmp_path / "x", cost="time", quality="nats", unit="s")
     with pytest.raises(BadInput, match="nats against place"):
         plot.curves_figure({}, tmp_path / "x", x="place", y="nats")
+    with pytest.raises(BadInput, match="no passage"):
+        passage_figure("", [], [], tmp_path / "x", "who")
     assert list(tmp_path.iterdir()) == []
 
 
