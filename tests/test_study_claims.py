@@ -2,6 +2,7 @@
 
 import csv
 import io
+from dataclasses import replace
 
 import pytest
 from scipy import stats
@@ -10,7 +11,7 @@ from harness import store, sweep
 from harness.cli import main
 from harness.errors import BadRow
 from harness.study import answer, claims, loading, plan, publish, rows
-from tests.studies import TEXT, stored, trials
+from tests.studies import TEXT, stored, trial, trials
 
 ATTENTION = (1.65, 1.64, 1.66)
 
@@ -86,6 +87,21 @@ def test_the_summary_has_the_columns_that_were_asked_for(study):
 def test_the_words_of_the_answer_follow_from_the_interval(study, ours, words):
     known = trials(study, {"attention": ATTENTION, "mcsd": ours})
     assert answer.sentence(study, known, study.line[0]) == words
+
+
+def test_the_hours_of_a_study_count_each_training_once(study):
+    arm = study.arm[0]
+    plain, packed = (plan.point(study, arm, step, "windows", 0) for step in ("", "int8"))
+    tuned = replace(packed, recipe=replace(packed.recipe, steps=("prune50",)))
+    taught = replace(packed, recipe=replace(packed.recipe, steps=("distil",)))
+    known = [
+        trial(plain, 1.6, training_seconds=100.0, checkpoint_hash="a"),
+        trial(plain, 1.5, training_seconds=100.0, checkpoint_hash="a", protocol="sliding"),
+        trial(packed, 1.6, training_seconds=100.0, checkpoint_hash="b"),
+        trial(tuned, 1.6, training_seconds=130.0, checkpoint_hash="c"),
+        trial(taught, 1.6, training_seconds=150.0, checkpoint_hash="d", teacher="micro"),
+    ]
+    assert answer.training_seconds(known) == 100 + 30 + 150
 
 
 def test_the_page_and_its_tables_follow_from_the_rows_alone(study, tmp_path):

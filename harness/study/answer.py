@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from harness import candidates
+from harness.checkpoint import recipe_hash
 from harness.study import claims, grid
 from harness.study.claims import Estimate, Verdict
 from harness.study.frame import Line, Study, Trial
@@ -83,8 +85,8 @@ def claim_table(found: Sequence[Verdict]) -> str:
 def made(trials: Mapping[str, Trial], command: str) -> str:
     """What it took: trials, weights, hours, code."""
     good = [t for t in trials.values() if not t.failed]
-    weights = {t.checkpoint_hash: t.training_seconds for t in good if t.checkpoint_hash}
-    hours = sum(t.scoring_seconds for t in good) / 3600 + sum(weights.values()) / 3600
+    weights = {t.checkpoint_hash for t in good if t.checkpoint_hash}
+    hours = (sum(t.scoring_seconds for t in good) + training_seconds(good)) / 3600
     commits = sorted({t.commit[:12] for t in good if t.commit})
     machines = sorted({t.machine for t in good})
     failed = len(trials) - len(good)
@@ -94,6 +96,20 @@ def made(trials: Mapping[str, Trial], command: str) -> str:
         f"about {hours:.1f} hours of training and scoring on one thread, on "
         f"{'; '.join(machines) or 'no machine yet'}, at commit {', '.join(commits) or 'none'}.\n"
     )
+
+
+def training_seconds(trials: Iterable[Trial]) -> float:
+    """Of all weights once. What was tuned further carries the seconds of what it was tuned from."""
+    own: dict[str, float] = {}
+    further: dict[str, tuple[str, float]] = {}
+    for trial in trials:
+        base = recipe_hash(candidates.base(trial.recipe))
+        if trial.recipe.steps and not trial.teacher:
+            further[trial.checkpoint_hash] = base, trial.training_seconds
+        else:
+            own[trial.checkpoint_hash if trial.teacher else base] = trial.training_seconds
+    more = (max(0.0, seconds - own.get(base, 0.0)) for base, seconds in further.values())
+    return sum(own.values()) + sum(more)
 
 
 def _numbers(known: Estimate, decimals: int) -> dict[str, str]:
