@@ -9,17 +9,19 @@ then where each tensor ends: its place + parts * the distance from one of its pa
 from __future__ import annotations
 
 # ---- sizes
-WIDTH, HIDDEN, HEADS, KV_HEADS, HEAD_WIDTH, CHANNELS, GROUP, RANK = range(8)
-ROOM, CHUNK, VOCABULARY = 8, 9, 10  # tokens the cache can hold; most tokens of one call
+WIDTH, HIDDEN, HEADS, KV_HEADS, HEAD_WIDTH, CHANNELS, GROUP, RANK, CHOSEN = range(9)
+ROOM, CHUNK, VOCABULARY = 9, 10, 11  # tokens the cache can hold; most tokens of one call
 # ---- places in scratch, and how far apart the parts of threads are
-RESIDUAL = 11  # (chunk, width), shared: the stream that blocks add to
-NORMED, NORMED_PITCH = 12, 13  # (threads, chunk, width): each thread norms for itself
-WIDE = 14  # (chunk, widest), shared: projections of the input
-MIXED = 15  # (chunk, widest), shared: what goes into the output projection
-OWN, OWN_PITCH = 16, 17  # per thread: attention scores, selector scores
-TABLE, TABLE_PITCH = 18, 19  # per thread: rotary cosines and sines
-PREPARED_PITCH = 20  # bytes of `prepared` per thread; starts at 0
-DIMS = 21
+RESIDUAL = 12  # (chunk, width), shared: the stream that blocks add to
+NORMED, NORMED_PITCH = 13, 14  # (threads, chunk, width): each thread norms for itself
+WIDE = 15  # (chunk, widest), shared: projections of the input
+MIXED = 16  # (chunk, widest), shared: what goes into the output projection
+OWN, OWN_PITCH = 17, 18  # per thread: attention scores, scores of groups
+TABLE, TABLE_PITCH = 19, 20  # per thread: rotary cosines and sines
+TOKENS = 21  # (chunk,), shared: the tokens themselves, exact below 2^24
+RAN = 22  # (chunk,), shared: groups of neurons each token ran, over all layers
+PREPARED_PITCH = 23  # bytes of `prepared` per thread; starts at 0
+DIMS = 24
 
 # ---- places in `small` of what every layer shares
 EPSILON = 0  # of every RMSNorm of the block

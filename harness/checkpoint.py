@@ -19,7 +19,7 @@ from harness.records import Array, Checkpoint, Recipe, Shape, Tensor
 
 VERSION = 1
 # Fields of Shape that came after the first hashes: they count only where they are set.
-YOUNGER = frozenset({"cache", "norm_epsilon", "rope_scaling"})
+YOUNGER = frozenset({"cache", "chosen", "norm_epsilon", "rope_scaling"})
 SHIPPED = Path(__file__).parent / "trained"
 
 

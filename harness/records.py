@@ -48,7 +48,8 @@ class RopeScaling:
 class Shape:
     """Dimensions of a stack of blocks, each RMSNorm + mixer + RMSNorm + gated ffn.
 
-    hidden: ffn neurons; channels: MCSD channels; group: neurons a selective ffn switches at once;
+    hidden: ffn neurons; channels: MCSD channels; group: neurons an ffn switches at once;
+    chosen: groups that a hash or moe ffn runs for a token, and a threshold ffn in the mean;
     context: tokens of a training window.
     """
 
@@ -65,6 +66,7 @@ class Shape:
     context: int
     group: int = 32
     selector_rank: int = 8
+    chosen: int = 4
     tied: bool = False  # the head is the embedding
     cache: Literal["f32", "f16", "int8"] = "f32"  # how attention keeps keys and values
     rope_base: float = 10000.0
@@ -73,7 +75,7 @@ class Shape:
 
     def __post_init__(self) -> None:
         for name in ("vocabulary", "width", "layers", "hidden", "heads", "kv_heads", "head_width",
-                     "channels", "context", "group", "selector_rank"):  # fmt: skip
+                     "channels", "context", "group", "selector_rank", "chosen"):  # fmt: skip
             if (value := getattr(self, name)) < 1:
                 raise ValueError(f"{name} must be at least 1, got {value}")
         if len(self.mixers) != self.layers:
@@ -280,7 +282,7 @@ Evidence: TypeAlias = Measured | Projected | Failed
 class Quality:
     """Score of the packed weights through the engine on held-out data.
 
-    metric: "bits per byte" (lower is better) or "accuracy" (higher is better)
+    metric: "bits per byte" or "bits per answer" (lower is better) or "accuracy" (higher is better)
     blocks: parts of the text that the standard error is over
     trained_on: hash of the corpus the checkpoint saw, to be compared with `corpus_hash`
     protocol: how a text was read, see harness.losses
@@ -383,6 +385,7 @@ class Corpus:
 
     example: tokens of an example; 0 is running text
     vocabulary: tokens are below it; 256 are bytes
+    metric: of a running text bits per byte; of what is asked in examples bits or right answers
     scored: positions in an example whose next token is asked; all of a running text
     sample(random, b, n, gone): inputs and targets (rows, tokens) int64, made for training, of
         about b*n tokens, `gone` in 0..1 being the share of training that is over (a curriculum);
@@ -393,7 +396,7 @@ class Corpus:
     name: str
     summary: str
     load: Callable[[], Splits]
-    metric: Literal["bits per byte", "accuracy"]
+    metric: Literal["bits per byte", "bits per answer", "accuracy"]
     source: str
     example: int = 0
     vocabulary: int = 256

@@ -13,7 +13,7 @@ from harness.errors import BadInput, UnknownName
 from harness.records import RopeScaling, Shape
 
 ZOO = Path(__file__).parent / "zoo"
-# Neurons a selective ffn switches at once in models too large to be trained here: as many as make
+# Neurons an ffn of groups switches at once in models too large to be trained here: as many as make
 # a jump in memory cheap, see `edgewise peers selective`. In small ones a choice should be finer.
 LARGE_GROUP = 128
 # Stacks of two mixers: so many layers of attention, spread evenly, among MCSD.
@@ -87,7 +87,7 @@ def shape(raw: Mapping[str, Any], mixers: tuple[str, ...], ffn: str) -> Shape:
 
 
 def _with(raw: Mapping[str, Any], mixers: tuple[str, ...], ffn: str, hidden: int) -> Shape:
-    large = ffn == "selective" and not raw["trained"]
+    large = ffn != "dense" and not raw["trained"]
     return Shape(
         vocabulary=raw["vocabulary"],
         width=raw["width"],

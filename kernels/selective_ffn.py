@@ -9,194 +9,17 @@ in order, and every jump costs about a microsecond, so that all weights of a gro
     record 0 (group 0)                                        record 1 ...
     | gate (w,k) | up (w,k) | down (m,w): each a stream of the format, padded to 64 B |
 
-Vectors that chose a group go through it together, each of its weights read once. Who runs what is
-a table of whole numbers kept as float32 (exact below 2^24), because scratch has one element type:
-
-    | groups that run (g) | where their vectors begin (g+1) | vectors of the first, of the second...
-
-`gather` and `scatter` work in any weight format: they take its `prepare` and `multiply`.
+Vectors that chose a group go through it together; see groups.py and choice.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 from numba import njit
 
-from kernels import glu, matmul_f32, matvec_f32, simd
+from kernels import choice, groups, matmul_f32, matvec_f32
 from kernels.simd import LANES, OPTIONS
 from kernels.spec import Argument, Array, Cost, Kernel, Sizes
-
-# While the last rows of a group's `down` are read, the next group is asked for: as many cache lines
-# a step as the step reads, or it would come too late or push out what is read. 16 KB in 8 steps
-# took 4 % off a token that runs a tenth of the groups (int8, groups of 128, one core of an EPYC
-# 9004); the hardware finds the rest by itself.
-STEPS, LINES = 8, 32
-STEP_NEURONS = 128  # of a group of so many, one row block is a step
-
-
-@njit(**OPTIONS)
-def table_size(n: int, g: int) -> int:
-    return 2 * g + 1 + n * g
-
-
-@njit(**OPTIONS)
-def choose(scores: Array, at: int, n: int, g: int, table: Array, to: int) -> int:
-    """Write the table of scores[at:] (n,g) to table[to:]; returns how many groups run."""
-    starts, vectors = to + g, to + 2 * g + 1
-    count = total = 0
-    table[starts] = 0
-    for j in range(g):
-        before = total
-        for t in range(n):
-            table[vectors + total] = t  # stays only if the next line counts it
-            total += 1 if scores[at + t * g + j] > np.float32(0.0) else 0
-        if total > before:
-            table[to + count] = j
-            count += 1
-            table[starts + count] = total
-    return count
-
-
-@njit(**OPTIONS)
-def units(table: Array, at: int, g: int, count: int, w: int) -> int:
-    """Row blocks times vectors of all that runs: what threads share in `gather`."""
-    return int(table[at + g + count]) * (w // LANES)
-
-
-@njit(**OPTIONS)
-def span(
-    table: Array, at: int, g: int, w: int, chosen: int, begin: int, end: int
-) -> tuple[int, int]:
-    """Row blocks first..last of the `chosen`-th group that runs, which units begin..end hold."""
-    start, blocks = int(table[at + g + chosen]), w // LANES
-    count = int(table[at + g + chosen + 1]) - start
-    first = min(max(begin - start * blocks, 0) // count, blocks)
-    return first, min(max(end - start * blocks, 0) // count, blocks)
-
-
-@njit(**OPTIONS)
-def ask(weights: Array, at: int, lines: int) -> None:
-    """Let so many cache lines come that will be read soon."""
-    for line in range(lines):
-        simd.prefetch(weights, at + 64 * line)
-
-
-@njit(**OPTIONS)
-def gather(
-    multiply: Callable[..., None],
-    weights: Array,
-    gate: int,
-    up: int,
-    activations: Array,
-    at: int,
-    stride: int,
-    spare: int,
-    n: int,
-    k: int,
-    g: int,
-    w: int,
-    table: Array,
-    chosen_at: int,
-    chosen: int,
-    begin: int,
-    end: int,
-    following: int,
-    hidden: Array,
-    to: int,
-) -> None:
-    """Hidden values of the `chosen`-th group that runs, of units begin..end of all of them.
-
-    gate, up: bytes where its weights start; following: where this thread reads next, or -1 when it
-    just goes on. activations: n prepared vectors at `at`, `stride` bytes
-    apart; n * stride bytes at `spare` are scratch. Uses 2 w values a vector at hidden[to:].
-    """
-    first, last = span(table, chosen_at, g, w, chosen, begin, end)
-    if first >= last:
-        return
-    start = int(table[chosen_at + g + chosen])
-    count = int(table[chosen_at + g + chosen + 1]) - start
-    source = at
-    if n > 1:  # the product wants its vectors side by side
-        source = spare
-        for i in range(count):
-            t = int(table[chosen_at + 2 * g + 1 + start + i])
-            copy, whole = spare + i * stride, at + t * stride
-            for byte in range(stride):
-                activations[copy + byte] = activations[whole + byte]
-    one = to + 2 * w * start
-    two = one + count * w
-    multiply(
-        weights, gate, activations, source, stride, count, k, w, first, last, hidden, one, w, False
-    )
-    if following >= 0:
-        ask(weights, following, STEPS * LINES)
-    multiply(
-        weights, up, activations, source, stride, count, k, w, first, last, hidden, two, w, False
-    )
-    for i in range(count):
-        here, length = one + i * w + first * LANES, (last - first) * LANES
-        glu.combine(hidden, here, hidden, here + count * w, length, hidden, here)
-
-
-@njit(**OPTIONS)
-def scatter(
-    prepare: Callable[..., None],
-    multiply: Callable[..., None],
-    weights: Array,
-    down: int,
-    following: int,
-    hidden: Array,
-    at: int,
-    activations: Array,
-    spare: int,
-    stride: int,
-    n: int,
-    g: int,
-    w: int,
-    m: int,
-    table: Array,
-    chosen_at: int,
-    chosen: int,
-    first: int,
-    last: int,
-    sums: Array,
-    sums_at: int,
-    out: Array,
-    to: int,
-) -> None:
-    """Add row blocks first..last of the down projection of that group to out[to:] (n,m).
-
-    down: byte where its weights start; following: as in `gather`.
-    activations[spare:] holds `stride` bytes a vector and sums[sums_at:] (n,m) values of scratch.
-    """
-    start = int(table[chosen_at + g + chosen])
-    count = int(table[chosen_at + g + chosen + 1]) - start
-    one = at + 2 * w * start
-    for i in range(count):
-        prepare(hidden, one + i * w, w, activations, spare + i * stride)
-    if n == 1:
-        step = max(1, STEP_NEURONS // w)
-        near = max(first, last - STEPS * step) if following >= 0 else last
-        multiply(weights, down, activations, spare, stride, 1, w, m, first, near, out, to, m, True)
-        for b in range(near, last, step):
-            ask(weights, following + 64 * LINES * ((b - near) // step), LINES)
-            multiply(
-                weights, down, activations, spare, stride, 1, w, m, b, min(b + step, last),
-                out, to, m, True,
-            )  # fmt: skip
-        return
-    multiply(
-        weights, down, activations, spare, stride, count, w, m, first, last, sums, sums_at, m, False
-    )
-    begin, length = first * LANES, min(last * LANES, m) - first * LANES
-    for i in range(count):
-        t = int(table[chosen_at + 2 * g + 1 + start + i])
-        y = out[to + t * m + begin : to + t * m + begin + length]
-        s = sums[sums_at + i * m + begin : sums_at + i * m + begin + length]
-        for r in range(length):
-            y[r] += s[r]
 
 
 @njit(**OPTIONS)
@@ -221,19 +44,19 @@ def run(
     for t in range(n):
         matmul_f32.prepare(flat, t * k, k, activations, t * stride)
         y[t, first * LANES : min(last * LANES, m)] = np.float32(0.0)
-    count = choose(scores.reshape(n * g), 0, n, g, table, 0)
-    everything = units(table, 0, g, count, w)
+    count = choice.choose(scores.reshape(n * g), 0, n, g, table, 0)
+    everything = choice.units(table, 0, g, count, w)
     for c in range(count):
         record = int(table[c]) * pitch
         following = int(table[c + 1]) * pitch if c + 1 < count else -1
-        gather(
+        groups.gather(
             matmul_f32.multiply, weights, record, record + up, activations, 0, stride, n * stride,
             n, k, g, w, table, 0, c, 0, everything, -1, hidden, 0,
         )  # fmt: skip
-        scatter(
+        groups.scatter(
             matmul_f32.prepare, matmul_f32.multiply, weights, record + down, following, hidden, 0,
-            activations, 2 * n * stride, 4 * w, n, g, w, m, table, 0, c, first, last, sums, 0,
-            out, 0,
+            2 * w, activations, 2 * n * stride, 4 * w, n, g, w, m, table, 0, c, first, last, sums,
+            0, out, 0,
         )  # fmt: skip
 
 
@@ -292,7 +115,7 @@ SPEC = Kernel(
             "activations", "scratch", np.uint8, (lambda s: 4 * s["n"] * (2 * s["k"] + s["w"]),)
         ),
         Argument("hidden", "scratch", np.float32, (lambda s: 2 * s["n"] * s["g"] * s["w"],)),
-        Argument("table", "scratch", np.float32, (lambda s: table_size(s["n"], s["g"]),)),
+        Argument("table", "scratch", np.float32, (lambda s: choice.table_size(s["n"], s["g"]),)),
         Argument("sums", "scratch", np.float32, (lambda s: s["n"] * s["m"],)),
         Argument("y", "output", np.float32, ("n", "m")),
     ),

@@ -15,7 +15,7 @@ def shape(mixers=("attention", "attention"), ffn="dense", **changes) -> Shape:
     """Grouped queries, an odd vocabulary, an ffn of three groups."""
     settings = dict(
         vocabulary=101, width=64, layers=len(mixers), mixers=tuple(mixers), ffn=ffn, hidden=96,
-        heads=4, kv_heads=2, head_width=16, channels=4, context=32, group=32,
+        heads=4, kv_heads=2, head_width=16, channels=4, context=32, group=32, chosen=2,
     )  # fmt: skip
     return Shape(**{**settings, **changes})
 
@@ -38,6 +38,8 @@ def checkpoint(wanted: Shape, form: str = "f32", seed: int = 0) -> Checkpoint:
             values = np.where(np.arange(values.size) % 2, -1.0, 1.0)
         elif tensor.name == "selector_out":
             values *= 0.02
+        elif tensor.name == "threshold":
+            values = np.full(tensor.shape, 0.9)
         else:
             values *= tensor.shape[-1] ** -0.5
         arrays[name] = values.astype(np.float32)

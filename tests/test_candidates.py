@@ -62,7 +62,7 @@ def test_a_malformed_name_is_answered_with_the_form_and_an_example(name):
     ("name", "words"),
     [
         ("mamba:nano", r"unknown mixer 'mamba'; known: attention, attention-alibi, mcsd"),
-        ("mcsd+moe:nano", r"unknown ffn 'moe'; known: dense, selective"),
+        ("mcsd+nothing:nano", r"unknown ffn 'nothing'; known: dense, hash, moe"),
         ("mcsd:giant", r"unknown size 'giant'; known: .*micro, nano"),
         ("mcsd:nano@int3", r"unknown step 'int3'; known: .*int8"),
         ("attention:nano@int8+prune50", "steps come in the order of transforms"),

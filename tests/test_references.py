@@ -10,7 +10,12 @@ import torch
 from torch.nn import functional as F
 
 from harness import autograd, plugins
+from harness.ffns.hash import engine as hash_engine
+from harness.ffns.hash import reference as hashed
+from harness.ffns.moe import reference as moe
+from harness.ffns.relu import reference as relu
 from harness.ffns.selective import reference as selective
+from harness.ffns.threshold import reference as threshold
 from harness.mixers.attention import reference as attention
 from harness.mixers.attention.spec import slopes
 from harness.mixers.mcsd import memory as mcsd
@@ -240,12 +245,111 @@ def test_selective_runs_exactly_the_groups_that_score_above_zero():
     assert len(seen) > 1, "the draw should make different tokens use different numbers of groups"
 
 
+def silu(x):
+    return x / (1 + np.exp(-x))
+
+
+def test_hashed_groups_are_as_many_for_every_token_and_spread_evenly():
+    wide = shape(hidden=256, group=16, chosen=4, vocabulary=4096)
+    runs = hashed.table(wide)
+    assert (runs.sum(1) == 4).all()
+    expected, deviation = 4096 / 4, (4096 * 0.25 * 0.75) ** 0.5
+    assert np.abs(runs.sum(0) - expected).max() < 4 * deviation
+    together = runs.T.astype(float) @ runs / 4096  # pairs of groups, as by chance
+    assert np.abs(together[~np.eye(16, dtype=bool)] - 4 * 3 / (16 * 15)).max() < 0.02
+
+
+def test_the_engine_hashes_as_the_reference_does():
+    found = np.empty(16, np.float32)
+    for chosen in (1, 5):
+        table = hashed.table(shape(hidden=256, group=16, chosen=chosen, vocabulary=2**17))
+        for token in (0, 1, 77, 65_535, 65_536, 2**17 - 1):
+            hash_engine.choose(token, 16, chosen, found, 0)
+            np.testing.assert_array_equal(found > 0, table[token])
+
+
+def test_a_hashed_ffn_runs_the_groups_of_each_token():
+    layer = hashed.build(shape(chosen=2)).eval()
+    runs, t = hashed.table(shape(chosen=2)), layer.export()
+    x, tokens = np.random.default_rng(0).normal(size=(9, 32)), np.arange(40, 49)
+    layer.see(torch.from_numpy(tokens)[None])
+    with torch.no_grad():
+        found = layer(torch.tensor(x[None], dtype=torch.float32))[0].numpy()
+    for h, token, y in zip(x, tokens, found, strict=True):
+        rows = np.flatnonzero(runs[token].repeat(16))
+        neurons = silu(t["gate"][rows] @ h) * (t["up"][rows] @ h)
+        np.testing.assert_allclose(y, t["down"][:, rows] @ neurons, atol=2e-6)
+
+
+def test_a_mixture_weighs_the_best_experts_by_a_softmax_over_them():
+    layer = moe.build(shape(chosen=2)).eval()
+    t = layer.export()
+    x = np.random.default_rng(0).normal(size=(20, 32))
+    with torch.no_grad():
+        found = layer(torch.tensor(x[None], dtype=torch.float32))[0].numpy()
+    for h, y in zip(x, found, strict=True):
+        logits = t["router"] @ h
+        first, second = np.argsort(-logits)[:2]
+        share = 1 / (1 + np.exp(logits[second] - logits[first]))
+        wanted = np.zeros(32)
+        for group, weight in ((first, share), (second, 1 - share)):
+            rows = slice(16 * group, 16 * group + 16)
+            neurons = silu(t["gate"][rows] @ h) * (t["up"][rows] @ h)
+            wanted += weight * t["down"][:, rows] @ neurons
+        np.testing.assert_allclose(y, wanted, atol=2e-6)
+
+
+def test_a_mixture_is_balanced_when_its_penalty_is_least():
+    """All to the same experts costs more than an even spread, which costs 1."""
+    layer = moe.build(shape(chosen=1))
+    with torch.no_grad():
+        layer.router.zero_()
+        layer.router[torch.arange(4), torch.arange(4)] = 20.0
+    even = torch.eye(32)[torch.arange(4).repeat(5)][None]
+    layer(even)
+    assert layer.imbalance.item() == pytest.approx(1, abs=1e-3)
+    layer(even[:, :1].expand(1, 20, 32))
+    assert layer.imbalance.item() == pytest.approx(4, abs=1e-3)
+    layer(torch.randn(1, 20, 32))
+    layer.penalty().backward()
+    assert layer.router.grad.abs().sum() > 0
+
+
+def test_relu_and_threshold_are_their_formulas_and_count_the_groups_that_run():
+    x = np.random.default_rng(0).normal(size=(40, 32))
+    for layer, floor in ((relu.build(shape()), None), (threshold.build(shape()), 0.5)):
+        layer.eval()
+        t = layer.export()
+        if floor is not None:
+            layer.threshold.fill_(floor)
+        with torch.no_grad():
+            found = layer(torch.tensor(x[None], dtype=torch.float32))[0].numpy()
+        gate = x @ t["gate"].T
+        if floor is None:
+            neurons = np.maximum(gate, 0) * (x @ t["up"].T)
+        else:
+            runs = np.abs(silu(gate)).reshape(-1, 4, 16).max(-1) > floor
+            assert 0.1 < runs.mean() < 0.9
+            neurons = silu(gate) * (x @ t["up"].T) * runs.repeat(16, axis=1)
+        np.testing.assert_allclose(found, neurons @ t["down"].T, atol=2e-6)
+
+
+def test_the_share_of_relu_groups_that_run_is_exact_and_has_a_gradient():
+    layer = relu.build(shape())
+    with torch.no_grad():
+        layer.gate_up[:16] = 0  # gates of zero are shut
+    layer(torch.randn(1, 50, 32))
+    assert 0.5 < layer.running.item() <= 0.75
+    layer.running.backward()
+    assert layer.gate_up.grad[:64].abs().sum() > 0
+
+
 def test_a_score_of_zero_does_not_run():
     layer = selective.build(shape(ffn="selective")).eval()
     with torch.no_grad():
         layer.selector_out.zero_()
         assert (layer(torch.randn(1, 3, 32)) == 0).all()
-    assert layer.chosen == 0
+    assert layer.running == 0
 
 
 def test_the_selector_learns_through_the_hard_choice():
@@ -254,7 +358,7 @@ def test_the_selector_learns_through_the_hard_choice():
     assert layer.selector_in.grad.abs().sum() > 0
     layer.zero_grad()
     layer(torch.randn(2, 5, 32))
-    layer.chosen.backward()
+    layer.running.backward()
     assert layer.selector_bias.grad.abs().sum() > 0
 
 

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 from harness.ffns.selective import spec as selective
-from kernels import matvec_f32, selective_ffn, spec
-from kernels.selective_ffn import SPEC, choose, table_size, units
+from kernels import choice, matvec_f32, spec
+from kernels.choice import choose, table_size, units
+from kernels.selective_ffn import SPEC
 from tests import models
 
 SIZES = {"n": 6, "k": 48, "m": 40, "g": 7, "w": 32}
@@ -112,6 +113,6 @@ def test_threads_share_every_row_block_of_what_runs(threads):
     for thread in range(threads):
         begin, end = total * thread // threads, total * (thread + 1) // threads
         for c in range(count):
-            first, last = selective_ffn.span(table, 0, g, w, c, begin, end)
+            first, last = choice.span(table, 0, g, w, c, begin, end)
             seen[c, first:last] += 1
     assert (seen == 1).all()

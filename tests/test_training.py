@@ -173,9 +173,24 @@ def test_a_selective_ffn_is_drawn_to_its_budget(tmp_path):
     model = from_checkpoint(train(one, state_folder=tmp_path))
     text = plugins.corpora()["pydocs"].load().validation[:1024]
     held_out_loss(model, text, 32)
-    share = float(np.mean([float(ffn.chosen) for ffn in model.ffns()]))
+    share = float(np.mean([float(ffn.running) for ffn in model.ffns()]))
     assert share == pytest.approx(0.25, abs=0.08)
-    assert budget_loss(model, one).item() == pytest.approx(10 * (share - 0.25) ** 2, abs=1e-5)
+    for active in (0.1, 0.9):  # a budget is a ceiling
+        wanted = 10 * max(0.0, share - active) ** 2
+        found = budget_loss(model, replace(one, active=active)).item()
+        assert found == pytest.approx(wanted, abs=1e-5)
+
+
+def test_a_relu_ffn_is_drawn_to_its_budget_and_a_mixture_pays_for_imbalance(tmp_path):
+    one = recipe(120, active=0.5)
+    one = replace(one, shape=replace(one.shape, ffn="relu", hidden=256))
+    model = from_checkpoint(train(one, state_folder=tmp_path))
+    held_out_loss(model, plugins.corpora()["pydocs"].load().validation[:1024], 32)
+    assert np.mean([float(ffn.running) for ffn in model.ffns()]) < 0.6
+    mixed = fresh(replace(one, shape=replace(one.shape, ffn="moe")))
+    mixed(torch.arange(64).view(2, 32))
+    wanted = 0.01 * sum(ffn.imbalance.item() for ffn in mixed.ffns())
+    assert budget_loss(mixed, one).item() == pytest.approx(wanted)
 
 
 def test_exploring_falls_from_all_tokens_to_none_in_a_fifth_of_training():

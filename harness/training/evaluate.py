@@ -1,4 +1,4 @@
-"""Model + held-out text -> its loss, or its share of right answers, over the whole of it."""
+"""Model + held-out text -> its loss, or that of what is asked, or the share of right answers."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness.errors import BadInput
@@ -50,10 +50,25 @@ def held_out_loss(model: nn.Module, text: NDArray[np.uint8], context: int, batch
 @torch.no_grad()
 def accuracy(model: nn.Module, tokens: NDArray[np.uint8], corpus: Corpus) -> float:
     """Share of the asked tokens that the model ranks first, over a corpus of examples."""
+    logits, wanted = _asked(model, tokens, corpus)
+    return (logits.argmax(-1) == wanted).float().mean().item()
+
+
+@torch.no_grad()
+def answer_loss(model: nn.Module, tokens: NDArray[np.uint8], corpus: Corpus) -> Loss:
+    """Loss of the asked tokens over a corpus of examples."""
+    logits, wanted = _asked(model, tokens, corpus)
+    return Loss(F.cross_entropy(logits, wanted).item(), wanted.numel())
+
+
+def _asked(
+    model: nn.Module, tokens: NDArray[np.uint8], corpus: Corpus, batch: int = 64
+) -> tuple[Tensor, Tensor]:
+    """Logits (n,vocabulary) where a token is asked, and that token (n,)."""
     inputs = torch.from_numpy(tokens.astype(np.int64)).view(-1, corpus.example)
     asked = torch.tensor(corpus.scored)
     was_training = model.training
     model.eval()
-    best = torch.cat([model(part)[:, asked].argmax(-1) for part in torch.split(inputs, 64)])
+    logits = torch.cat([model(part)[:, asked].flatten(0, 1) for part in torch.split(inputs, batch)])
     model.train(was_training)
-    return (best == inputs[:, asked + 1]).float().mean().item()
+    return logits, inputs[:, asked + 1].flatten()

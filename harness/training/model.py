@@ -70,6 +70,9 @@ class Model(nn.Module):
     def forward(self, tokens: Tensor) -> Tensor:
         """tokens (b,n) int64 -> logits (b,n,vocabulary)."""
         x = F.embedding(tokens, self.embedding)
+        for ffn in self.ffns():
+            if hasattr(ffn, "see"):
+                cast(Any, ffn).see(tokens)
         for block in self.blocks:
             x = block(x)
         x = rms_norm(x, self.norm, self.shape.norm_epsilon)

@@ -16,12 +16,12 @@ from harness.checkpoint import folder, recipe_hash
 from harness.errors import BadInput
 from harness.records import Checkpoint, Recipe, Splits
 from harness.training import batches
-from harness.training.evaluate import accuracy, held_out_loss
+from harness.training.evaluate import accuracy, answer_loss, held_out_loss
 from harness.training.loop import WARM_UP, Plan, Trace, Watch, optimise
 from harness.training.model import Model, to_checkpoint
 
 RANDOM_UNTIL = 0.2  # share of training in which a selective ffn also runs random groups
-BUDGET_WEIGHT = 10.0  # of (mean share of groups that run - recipe.active)^2
+BUDGET_WEIGHT = 10.0  # of the square of the mean share of groups that run above recipe.active
 
 
 def train(
@@ -95,11 +95,21 @@ def explore(model: Model, recipe: Recipe, step: int, steps: int) -> None:
 
 
 def budget_loss(model: Model, recipe: Recipe) -> Tensor:
-    """Penalty that draws the mean share of chosen groups to recipe.active; 0 for dense ffns."""
-    chosen = [cast(Tensor, ffn.chosen) for ffn in model.ffns() if hasattr(ffn, "chosen")]
-    if not chosen:
-        return torch.zeros(())
-    return BUDGET_WEIGHT * (torch.stack(chosen).mean() - recipe.active).square()
+    """What ffns ask for beside the text: their own penalties, and groups within the budget.
+
+    Above it every group of every layer and token has one price, which rises with the mean share
+    that runs: what is worth less than that is switched off.
+    """
+    ffns = [cast(Any, ffn) for ffn in model.ffns()]
+    total = torch.zeros(())
+    for ffn in ffns:
+        if hasattr(ffn, "penalty"):
+            total = total + ffn.penalty()
+    running = [ffn.running for ffn in ffns if hasattr(ffn, "running")]
+    if running:
+        above = F.relu(torch.stack(running).mean() - recipe.active)
+        total = total + BUDGET_WEIGHT * above.square()
+    return total
 
 
 def provenance(
@@ -118,8 +128,10 @@ def provenance(
         "machine": platform.machine(),
     }
     corpus = plugins.pick(plugins.corpora(), recipe.corpus, "corpus")
-    if corpus.example:
+    if corpus.metric == "accuracy":
         found["validation_accuracy"] = round(accuracy(model, splits.validation, corpus), 5)
+    elif corpus.example:
+        found["validation_bits"] = round(answer_loss(model, splits.validation, corpus).bits, 5)
     elif len(splits.validation) > recipe.shape.context:
         loss = held_out_loss(model, splits.validation, recipe.shape.context)
         found["validation_bits"] = round(loss.bits, 5)

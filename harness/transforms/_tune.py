@@ -23,10 +23,15 @@ def inputs_of(checkpoint: Checkpoint, part: Literal["mixer", "ffn"]) -> list[Arr
 
     from harness.training.model import from_checkpoint  # noqa: PLC0415
 
-    text = plugins.pick(plugins.corpora(), checkpoint.recipe.corpus, "corpus").load().train
-    rng = np.random.default_rng(checkpoint.recipe.seed)
-    starts = rng.integers(0, len(text) - TOKENS, WINDOWS)
-    tokens = torch.from_numpy(np.stack([text[s : s + TOKENS] for s in starts]).astype(np.int64))
+    corpus = plugins.pick(plugins.corpora(), checkpoint.recipe.corpus, "corpus")
+    text, rng = corpus.load().train, np.random.default_rng(checkpoint.recipe.seed)
+    if corpus.example:  # as many tokens in whole examples
+        examples = text.reshape(-1, corpus.example)
+        windows = examples[rng.integers(0, len(examples), WINDOWS * TOKENS // corpus.example)]
+    else:
+        starts = rng.integers(0, len(text) - TOKENS, WINDOWS)
+        windows = np.stack([text[s : s + TOKENS] for s in starts])
+    tokens = torch.from_numpy(windows.astype(np.int64))
     model, seen = from_checkpoint(checkpoint), []
     hooks = [
         getattr(block, part).register_forward_pre_hook(

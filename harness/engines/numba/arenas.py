@@ -9,7 +9,7 @@ import numpy as np
 from harness import arena, plugins
 from harness.engines.numba.places import ALIGN, aligned, place_tensors, round_up
 from harness.records import Array, Checkpoint, Shape
-from kernels import attending, selective_ffn
+from kernels import attending, choice
 
 LOGITS_BYTES = 2**20  # of all logits of a call that are kept, but at least those of one token
 
@@ -96,13 +96,13 @@ def _dims(checkpoint: Checkpoint, room: int, chunk: int, threads: int) -> tuple[
     widest = max(queries + 2 * keys, 4 * shape.width, 2 * shape.hidden)
     mixed = max(queries, shape.width)
     groups = shape.hidden // shape.group
-    # a selective ffn keeps scores (chunk, groups), who runs what, and a selector's inner values
-    choice = chunk * groups + selective_ffn.table_size(chunk, groups) + shape.selector_rank
+    # an ffn of groups keeps scores (chunk, groups), who runs what, and a selector's inner values
+    chosen = chunk * groups + choice.table_size(chunk, groups) + shape.selector_rank
     attention = attending.scratch_values(shape.head_width, room)
     dims = np.zeros(arena.DIMS, np.int64)
     dims[: arena.ROOM] = (
         shape.width, shape.hidden, shape.heads, shape.kv_heads, shape.head_width,
-        shape.channels, shape.group, shape.selector_rank,
+        shape.channels, shape.group, shape.selector_rank, min(shape.chosen, groups),
     )  # fmt: skip
     dims[arena.ROOM], dims[arena.CHUNK], dims[arena.VOCABULARY] = room, chunk, shape.vocabulary
     at = 0
@@ -111,8 +111,10 @@ def _dims(checkpoint: Checkpoint, room: int, chunk: int, threads: int) -> tuple[
         (arena.NORMED, arena.NORMED_PITCH, chunk * shape.width),
         (arena.WIDE, None, chunk * widest),
         (arena.MIXED, None, chunk * mixed),
-        (arena.OWN, arena.OWN_PITCH, max(attention, choice)),
+        (arena.OWN, arena.OWN_PITCH, max(attention, chosen)),
         (arena.TABLE, arena.TABLE_PITCH, chunk * shape.head_width),
+        (arena.TOKENS, None, chunk),
+        (arena.RAN, None, chunk),
     ):
         dims[place] = at
         if pitch is not None:

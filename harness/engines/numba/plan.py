@@ -222,6 +222,8 @@ def enter(
                 weights, ends[0], width, tokens[t], vocabulary, scratch,
                 dims[arena.RESIDUAL] + t * width,
             )
+            scratch[dims[arena.TOKENS] + t] = tokens[t]
+            scratch[dims[arena.RAN] + t] = 0
         barrier(block, threads)
         laps.lap(thread, block, laps.EMBEDDING)
 """

@@ -56,7 +56,7 @@ def _values(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> Arra
         values = np.exp(-(2.0 ** (-8.0 / shape[0] * (np.arange(shape[0]) + 1))))
     elif name == "decay":  # MCSD eq. 8
         values = 1 - 2.0 ** (-5.0 - np.arange(shape[0]))
-    elif name == "selector_bias":
+    elif name in ("selector_bias", "threshold"):
         values = np.zeros(shape)
     else:
         values = rng.standard_normal(shape, np.float32) * np.float32(shape[-1] ** -0.5)

@@ -10,6 +10,7 @@ from types import ModuleType
 
 import numpy as np
 
+from harness import arena
 from harness.engines.numba import arenas, crew, plan
 from harness.errors import BadInput
 from harness.records import Array, Checkpoint, Shape
@@ -130,6 +131,16 @@ def feed(session: Session, tokens: Sequence[int] | Array, every: bool = False) -
         session.torn = True
         raise
     return np.concatenate(out) if every else session.arenas.logits[0].copy()
+
+
+def ran(session: Session, n: int) -> Array:
+    """The share of groups of neurons that each of the last call's n tokens ran, mean over layers.
+
+    (n,) float64; 0 for a dense ffn, which has none.
+    """
+    shape, dims = session.shape, session.arenas.dims
+    counts = session.arenas.scratch[dims[arena.RAN] : dims[arena.RAN] + n].astype(np.float64)
+    return counts / (shape.layers * (shape.hidden // shape.group))
 
 
 def stand(session: Session, text: Sequence[int] | Array, depth: int) -> None:
