@@ -189,7 +189,7 @@ def _merit(verdict: Verdict) -> tuple[float, float, float, str]:
     quality, seconds = verdict.choice.quality, verdict.choice.seconds
     score = math.inf
     if quality is not None:
-        score = quality.value if quality.metric == "bits per byte" else -quality.value
+        score = -quality.value if quality.metric == "accuracy" else quality.value
     row = verdict.choice.row
     name = f"{row.candidate} {row.device} {row.threads:4d}"
     return verdict.shortfall, score, seconds.value if seconds else math.inf, name

@@ -1,8 +1,9 @@
-"""Checkpoint + examples with questions -> its share of right answers, by the engine."""
+"""Checkpoint + examples with questions -> what its answers are worth, by the engine."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -34,15 +35,39 @@ def right(
     tokens (count,n); scored: positions whose next token is asked. Raises BadCheckpoint when logits
     are not finite.
     """
-    asked, shares = list(scored), []
+    found = _each(checkpoint, tokens, scored, threads, progress)
+    return np.array([(logits.argmax(-1) == wanted).mean() for logits, wanted in found])
+
+
+def bits(
+    checkpoint: Checkpoint,
+    tokens: Array,
+    scored: Sequence[int],
+    *,
+    threads: int = 1,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> Array:
+    """What an answer of each example costs (count,), float64, in the same way."""
+    found = _each(checkpoint, tokens, scored, threads, progress)
+    return np.array([losses.nats_of(*pair).mean() for pair in found]) / math.log(2)
+
+
+def _each(
+    checkpoint: Checkpoint,
+    tokens: Array,
+    scored: Sequence[int],
+    threads: int,
+    progress: Callable[[int, int], None],
+) -> Iterator[tuple[Array, Array]]:
+    """Logits (asked,vocabulary) and right answers (asked,) of one example after the other."""
+    asked = list(scored)
     answers = tokens[:, [position + 1 for position in asked]]
     with engine.open_session(checkpoint, room=tokens.shape[1], threads=threads) as session:
         for done, (example, wanted) in enumerate(zip(tokens, answers, strict=True)):
             engine.reset(session)
             logits = losses.finite(engine.feed(session, example, every=True), session.name)
-            shares.append(float((logits[asked].argmax(-1) == wanted).mean()))
+            yield logits[asked], wanted
             progress(done + 1, len(tokens))
-    return np.array(shares)
 
 
 def series(checkpoint: Checkpoint, *, threads: int = 1) -> dict[str, dict[int, Share]]:

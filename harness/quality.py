@@ -31,7 +31,7 @@ def score(
     context: int = 0,
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> Quality:
-    """Bits per byte, or accuracy, on the test split (the validation split where there is none).
+    """The corpus's metric on its test split (on the validation split where there is none).
 
     blocks: windows that are scored; None scores the whole text. protocol: see harness.losses.
     context: tokens of a window, those of the trained context by default. A corpus whose bytes
@@ -87,9 +87,10 @@ def _of_examples(
     progress: Callable[[int, int], None],
 ) -> Quality:
     tokens = _held_out(splits, spec.example).astype(np.int64).reshape(-1, spec.example)[:most]
-    shares = examples.right(checkpoint, tokens, spec.scored, threads=threads, progress=progress)
+    measure = examples.bits if spec.metric == "bits per answer" else examples.right
+    results = measure(checkpoint, tokens, spec.scored, threads=threads, progress=progress)
     trained_on = str(checkpoint.provenance.get("corpus_hash", ""))
-    found = _summary(spec, splits, list(shares), [len(spec.scored)] * len(shares), trained_on)
+    found = _summary(spec, splits, list(results), [len(spec.scored)] * len(results), trained_on)
     return replace(found, context=spec.example)
 
 

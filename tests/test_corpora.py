@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from harness import plugins
-from harness.corpora import _examples, _fetch, copy, pydocs, recall
+from harness.corpora import _examples, _fetch, copy, facts, pydocs, recall
 from harness.errors import BadInput, HarnessError
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
@@ -141,7 +141,8 @@ def test_every_corpus_declares_splits_or_examples():
     corpora = plugins.corpora()
     assert {"pydocs", "tinyshakespeare", "wikitext2", "recall"} <= set(corpora)
     for corpus in corpora.values():
-        assert (corpus.metric == "accuracy") == bool(corpus.example) == bool(corpus.scored)
+        asks = corpus.metric in ("accuracy", "bits per answer")
+        assert asks == bool(corpus.example) == bool(corpus.scored)
 
 
 @pytest.mark.parametrize("pairs", [1, 3, 8])
@@ -222,3 +223,27 @@ def test_harder_examples_are_the_same_everywhere_and_were_not_tuned_on(name):
                 assert not (examples.tokens[:, None] == held_out).all(-1).any()
     lengths = [e.tokens.shape[1] for steps in once.values() for e in steps.values()]
     assert corpus.example in lengths, "one of them is what the corpus is scored on"
+
+
+def test_every_key_is_a_fact_once_and_values_say_nothing_about_keys():
+    known = facts.facts(0)
+    pairs = known[:, 0] * facts.SYMBOLS + known[:, 1]
+    assert np.array_equal(np.sort(pairs), np.arange(facts.SYMBOLS**2))
+    assert known[:, :2].max() < known[:, 3].min() <= known[:, 3].max() < facts.SIGN
+    assert (known[:, facts.ASKED] == facts.SIGN).all()
+    for half in (0, 1):  # means of as many values each, whose spread chance explains
+        means = np.bincount(known[:, half], known[:, 3]) / facts.SYMBOLS
+        assert means.std() == pytest.approx((facts.SYMBOLS / 12) ** 0.5, rel=0.25)
+
+
+def test_training_asks_for_the_facts_that_are_scored_and_tuning_for_others():
+    corpora = plugins.corpora()
+    inputs, targets = corpora["facts"].sample(np.random.default_rng(0), 32, 4, 0.5)
+    assert inputs.shape == targets.shape == (32, 4)
+    held = {bytes(row) for row in corpora["facts"].load().test.reshape(-1, 4)}
+    assert len(held) == facts.SYMBOLS**2
+    assert all(bytes(row) in held for row in inputs.astype(np.uint8))
+    assert (targets[:, facts.ASKED] == inputs[:, 3]).all()
+    assert (targets[:, [0, 1, 3]] == _examples.NOT_SCORED).all()
+    other = {bytes(row) for row in corpora["facts-tuning"].load().test.reshape(-1, 4)}
+    assert len(held & other) < 2 * len(held) / facts.SYMBOLS

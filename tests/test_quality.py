@@ -11,7 +11,7 @@ import torch
 from harness import candidates, plugins, quality
 from harness.errors import BadCheckpoint, BadInput
 from harness.make import pack
-from harness.training.evaluate import accuracy, held_out_loss
+from harness.training.evaluate import accuracy, answer_loss, held_out_loss
 from harness.training.model import from_checkpoint
 from tests import models
 
@@ -65,6 +65,16 @@ def test_recall_is_the_share_of_right_answers():
         wanted = accuracy(from_checkpoint(checkpoint), tokens[: 40 * corpus.example], corpus)
     assert found.value == pytest.approx(wanted, abs=0.01)
     assert found.metric == "accuracy"
+
+
+def test_what_an_answer_costs_is_what_the_model_says_of_the_asked_tokens():
+    corpus = plugins.corpora()["facts"]
+    checkpoint = trained(corpus="facts", shape=replace(SHAPE, context=corpus.example))
+    found = quality.score(checkpoint, blocks=40)
+    tokens = corpus.load().test[: 40 * corpus.example]
+    wanted = answer_loss(from_checkpoint(checkpoint), tokens, corpus)
+    assert (found.metric, found.blocks, wanted.tokens) == ("bits per answer", 40, 40)
+    assert found.value == pytest.approx(wanted.bits, rel=1e-4)
 
 
 def test_a_score_on_other_bytes_than_trained_on_is_flagged():

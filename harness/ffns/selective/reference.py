@@ -32,10 +32,13 @@ class Selective(Gated):
         """Let `share` of the training tokens run each group with probability `active`."""
         self.random_share, self.active, self.generator = share, active, generator
 
+    def score(self, x: Tensor) -> Tensor:
+        """x (..., width) -> (..., g)."""
+        return linear(linear(x, self.selector_in), self.selector_out) + self.selector_bias
+
     def forward(self, x: Tensor) -> Tensor:
         """x (b,n,width) -> (b,n,width)."""
-        inner = linear(x, self.selector_in)
-        score = linear(inner, self.selector_out) + self.selector_bias  # (b,n,g)
+        score = self.score(x)
         mask = hard(score)
         self.running = mask.mean()
         if self.training and self.random_share > 0 and self.generator is not None:
