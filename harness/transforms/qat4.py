@@ -56,4 +56,4 @@ def _variant(name: str, setting: Setting) -> Transform:
 
 
 SPEC = _variant("qat4", Setting("int4", 262_144, 1 / 3))
-VARIANTS = (_variant("qatternary", Setting("ternary", 1_536_000, 1.0)),)
+VARIANTS = (_variant("qatternary", Setting("ternary", 768_000, 1.0)),)
