@@ -151,6 +151,12 @@ def formats(recipe: Recipe) -> tuple[str, str]:
     return (packing[-1] if packing else others), others
 
 
+def stored(recipe: Recipe, shape: Shape) -> dict[str, str]:
+    """The weight format of every matrix, as its recipe says; that of data is not known by it."""
+    inside, others = formats(recipe)
+    return {n: inside if "." in n else others for n, t in tensors(shape).items() if t.packed}
+
+
 def cache_of(steps: Sequence[str]) -> Literal["f32", "f16", "int8"]:
     """How attention keeps keys and values: as a step says, else float16 beside packed weights."""
     named = [CACHES[step] for step in steps if step in CACHES]

@@ -96,7 +96,7 @@ def measure(
     rows = []
     for run in runs:
         bench = suite[run.name]
-        spec = workload.build(checkpoint.recipe, checkpoint.shape, run)
+        spec = workload.build(checkpoint.recipe, checkpoint.shape, run, known=checkpoint.formats)
         seconds = Measured(samples=bench["values"], method="pyperf", flags=_flags(run, checkpoint))
         facts = bench["facts"]
         rows.append(

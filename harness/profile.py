@@ -100,7 +100,7 @@ def profile(
         cores=affinity_for(threads),
         seconds=SECONDS,
     )
-    spec = workload.build(checkpoint.recipe, checkpoint.shape, run)
+    spec = workload.build(checkpoint.recipe, checkpoint.shape, run, known=checkpoint.formats)
     del checkpoint
     # there and back, so that a machine that becomes slower or faster does not favour one build
     plain, timed, again, last = (stages.run(job, timed=t) for t in (False, True, True, False))

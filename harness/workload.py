@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Literal
 
 from harness import plugins
-from harness.candidates import formats, tensors
+from harness.candidates import stored, tensors
 from harness.errors import BadInput
 from harness.records import Call, Format, Recipe, Shape, Tensor, Workload
 
@@ -45,26 +46,32 @@ def parse(name: str) -> Run:
     return Run(name, "prefill" if match["kind"] == "pp" else "decode", tokens, depth)
 
 
-def build(recipe: Recipe, shape: Shape, run: Run, resident_bytes: int = 0) -> Workload:
+def build(
+    recipe: Recipe,
+    shape: Shape,
+    run: Run,
+    resident_bytes: int = 0,
+    known: Mapping[str, str] | None = None,
+) -> Workload:
     """The calls of one step of a run: of the whole prompt, or of the token in its middle.
 
     shape: that of the checkpoint, after pruning. resident_bytes: counted by the engine, or 0 to
-    estimate it from the formats.
+    estimate it from the formats. known: formats of the checkpoint's tensors, else the recipe's
     """
     tokens = run.tokens if run.phase == "prefill" else 1
     depth = run.depth if run.phase == "prefill" else run.depth + run.tokens // 2
-    form, other = formats(recipe)
+    forms = stored(recipe, shape) if known is None else known
     ffn = plugins.pick(plugins.ffns(), shape.ffn, "ffn")
-    feed = _filled(ffn.calls(shape, tokens, recipe.active), ffn.tensors(shape), form, "ffn")
     norm = _norm(shape, tokens)
     calls: list[Call] = []
-    for name in dict.fromkeys(shape.mixers):
+    for (name, mixing, feeding), layers in Counter(_layers(shape, forms)).items():
         mixer = plugins.pick(plugins.mixers(), name, "mixer")
-        layers = shape.mixers.count(name)
-        mix = _filled(mixer.calls(shape, tokens, depth), mixer.tensors(shape), form, "mixer")
+        mix = _filled(mixer.calls(shape, tokens, depth), mixer.tensors(shape), mixing, "mixer")
+        feed = _filled(ffn.calls(shape, tokens, recipe.active), ffn.tensors(shape), feeding, "ffn")
         calls += [replace(c, count=c.count * layers) for c in (norm, *mix, norm, *feed)]
     head = Tensor("head", (shape.vocabulary, shape.width))
-    calls += [replace(norm, count=1), *_filled((Call.of_matrix(head, 1),), (head,), other, "head")]
+    form = forms.get("embedding" if shape.tied else "head", "f32")
+    calls += [replace(norm, count=1), *_filled((Call.of_matrix(head, 1),), (head,), form, "head")]
     return Workload(
         name=run.name,
         phase=run.phase,
@@ -72,8 +79,21 @@ def build(recipe: Recipe, shape: Shape, run: Run, resident_bytes: int = 0) -> Wo
         depth=run.depth,
         layers=shape.layers,
         calls=tuple(calls),
-        resident_bytes=resident_bytes or _resident(recipe, shape, run),
+        resident_bytes=resident_bytes or _resident(shape, forms, run),
     )
+
+
+def _layers(shape: Shape, forms: Mapping[str, str]) -> Iterator[tuple[str, str, str]]:
+    """Of each layer, the mixer and the formats of the mixer's and of the ffn's matrices."""
+    ffn = plugins.pick(plugins.ffns(), shape.ffn, "ffn")
+    for layer, name in enumerate(shape.mixers):
+        mixer = plugins.pick(plugins.mixers(), name, "mixer")
+        places = (("mixer", mixer.tensors(shape)), ("ffn", ffn.tensors(shape)))
+        first = [
+            next(f"layers.{layer}.{half}.{t.name}" for t in given if t.packed)
+            for half, given in places
+        ]
+        yield name, forms.get(first[0], "f32"), forms.get(first[1], "f32")
 
 
 def _filled(
@@ -125,13 +145,13 @@ def _norm(shape: Shape, tokens: int) -> Call:
     )
 
 
-def _resident(recipe: Recipe, shape: Shape, run: Run) -> int:
+def _resident(shape: Shape, forms: Mapping[str, str], run: Run) -> int:
     """Weights and state; scratch is small beside them."""
-    body, other = (plugins.pick(plugins.formats(), form, "format") for form in formats(recipe))
     total = 0
     for name, tensor in tensors(shape).items():
         if tensor.packed:
-            total += _stream_bytes(body if "." in name else other, tensor)
+            spec = plugins.pick(plugins.formats(), forms.get(name, "f32"), "format")
+            total += _stream_bytes(spec, tensor)
         else:
             total += 4 * tensor.shape[0] * (tensor.shape[1] if len(tensor.shape) > 1 else 1)
     room = run.depth + run.tokens

@@ -239,7 +239,7 @@ def test_layers_of_different_formats_are_refused_and_not_misread():
     arrays = {n: a for n, a in packed.arrays.items() if not n.startswith(name)}
     formats = {n: f for n, f in packed.formats.items() if n != name}
     mixed = replace(packed, arrays={**arrays, name: plain.arrays[name]}, formats=formats)
-    with pytest.raises(BadCheckpoint, match="layers need one format"):
+    with pytest.raises(BadCheckpoint, match="every ffn needs one format"):
         session.open_session(mixed, room=4)
 
 
