@@ -8,14 +8,15 @@ import numpy as np
 import pytest
 import torch
 
-from harness import candidates, plugins, weights
+from harness import candidates, plugins, weights, workload
 from harness import checkpoint as checkpoints
 from harness.make import make, pack
 from harness.records import Recipe
 from harness.training.finetune import finetune
 from harness.training.model import from_checkpoint
 from harness.training.rounded import Round, Rounded, stored
-from harness.transforms import _calibrate, _rounding
+from harness.transforms import _calibrate, _rounding, mixed
+from harness.verify import agree
 from tests import models
 
 GRIDS = [pytest.param(f, id=n) for n, f in plugins.formats().items() if f.grid is not None]
@@ -219,3 +220,48 @@ def test_a_model_too_large_to_train_gets_the_same_mix_of_formats():
     kinds = {name: form for name, form in made.formats.items()}
     assert kinds.pop("embedding") == kinds.pop("head") == "int8"
     assert set(kinds.values()) == {"int4"}
+
+
+# ---- steps that choose by what enters -----------------------------------------------------------
+
+
+@pytest.mark.parametrize("mixer", MIXERS)
+def test_awq_leaves_the_model_as_it_was_and_int4_nearer_to_it(mixer):
+    made = small(mixer)
+    arrays = dict(made.arrays)
+    for norm in ("mixer_norm", "ffn_norm"):  # a few values are loud, as in models of any size
+        arrays[f"layers.1.{norm}"] = np.where(np.arange(64) % 16 == 3, 12, 1).astype(np.float32)
+    made = replace(made, arrays=arrays)
+    steps, text = plugins.transforms(), _calibrate.text(made)
+    scaled = steps["awq"].apply(made, made.recipe, quietly)
+    exact, same = (from_checkpoint(c)(text).detach() for c in (made, scaled))
+    np.testing.assert_allclose(same, exact, atol=2e-4)
+    assert not np.array_equal(scaled.arrays["layers.1.ffn.up"], arrays["layers.1.ffn.up"])
+    near, far = (
+        from_checkpoint(steps["rtn4"].apply(c, made.recipe, quietly))(text).detach()
+        for c in (scaled, made)
+    )
+    assert (near - exact).square().mean() < 0.9 * (far - exact).square().mean()
+
+
+def test_mixed_gives_int8_to_what_int4_would_cost_most_within_its_budget():
+    sizes = {"a": 100, "b": 100, "c": 100, "d": 100}
+    # 5.5 bits in the mean are 400 above int4; int8 takes 350 more for a hundred weights
+    assert mixed.chosen({"a": 1.0, "b": 4.0, "c": 3.0, "d": 0.5}, sizes) == {"b"}
+    assert mixed.chosen({"a": 1.0, "b": 4.0, "c": 3.0, "d": 0.5}, {**sizes, "b": 150}) == {"c"}
+
+
+def test_mixed_formats_run_in_the_engine_as_in_the_reference():
+    made = small("mcsd")
+    found = pack(plugins.transforms()["mixed"].apply(made, made.recipe, quietly), "int8")
+    kinds = {n.rpartition(".")[0]: f for n, f in found.formats.items() if "." in n}
+    assert set(kinds.values()) == {"int4", "int8"}
+    assert agree(found) > 0
+    inside = [n for n in found.formats if "." in n]
+    bits = {f: plugins.formats()[f].bits for f in ("int4", "int8")}
+    weights_of = {n: candidates.tensors(made.shape)[n].shape for n in inside}
+    total = sum(np.prod(s) * bits[found.formats[n]] for n, s in weights_of.items())
+    assert total <= mixed.BITS * sum(np.prod(s) for s in weights_of.values())
+    run = workload.parse("tg8")
+    work = workload.build(found.recipe, found.shape, run, known=found.formats)
+    assert {call.format for call in work.calls if call.weight} == {"int4", "int8"}

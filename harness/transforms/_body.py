@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from harness import plugins
 from harness.candidates import tensors
 from harness.errors import BadInput
-from harness.records import Array, Checkpoint, Format, Grid, Shape
+from harness.records import Array, Checkpoint, Shape
 
 Parts = Mapping[str, Mapping[str, Array]]  # tensor -> its arrays, by suffix
 
@@ -28,9 +28,29 @@ def stored(checkpoint: Checkpoint, form: str, parts: Parts) -> Checkpoint:
     )
 
 
-def grid_of(form: str) -> tuple[Format, Grid]:
-    """A format and its grid; raises BadInput for one without."""
+def compensating(
+    checkpoint: Checkpoint, form: str, progress: Callable[[str, int, int], None]
+) -> Checkpoint:
+    """The matrices inside layers that no format stores yet, rounded with compensation and stored.
+
+    Each for what enters it on training text, once those before it are rounded. It aims at what the
+    matrix gave before any was rounded, so that it mends their errors, too.
+    Raises BadInput for a format without a grid, and where what enters a matrix cannot be seen.
+    """
+    from harness.transforms import _calibrate, _rounding  # noqa: PLC0415 - need PyTorch
+
     spec = plugins.pick(plugins.formats(), form, "format")
-    if spec.grid is None:
+    if (grid := spec.grid) is None:
         raise BadInput(f"{form} has no grid of levels to choose from")
-    return spec, spec.grid
+    parts: dict[str, Mapping[str, Array]] = {}
+
+    def change(matrix: _calibrate.Matrix) -> Array:
+        if matrix.name in checkpoint.formats:
+            return matrix.weights
+        wanted = _rounding.matched(matrix.weights, matrix.moments, matrix.cross)
+        parts[matrix.name] = _rounding.compensated(wanted, matrix.moments, grid)
+        rows, columns = matrix.weights.shape
+        return spec.unpack(parts[matrix.name], (rows, columns))
+
+    _calibrate.replace_each(checkpoint, change, progress)
+    return stored(checkpoint, form, parts)

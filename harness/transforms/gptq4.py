@@ -5,10 +5,10 @@ A format that follows stores embedding and head: `mcsd:nano@gptq4+int8`.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from harness.records import Array, Checkpoint, Recipe, Transform
-from harness.transforms._body import grid_of, stored
+from harness.records import Checkpoint, Recipe, Transform
+from harness.transforms._body import compensating
 
 FORM = "int4"
 
@@ -16,24 +16,8 @@ FORM = "int4"
 def apply(
     checkpoint: Checkpoint, recipe: Recipe, progress: Callable[[str, int, int], None]
 ) -> Checkpoint:
-    """Each matrix for what enters it on training text, once those before it are rounded.
-
-    It aims at what the matrix gave before any was rounded, so that it mends their errors, too.
-    Raises BadInput where what enters a matrix cannot be seen.
-    """
-    from harness.transforms import _calibrate, _rounding  # noqa: PLC0415 - need PyTorch, SciPy
-
-    form, grid = grid_of(FORM)
-    parts: dict[str, Mapping[str, Array]] = {}
-
-    def change(matrix: _calibrate.Matrix) -> Array:
-        wanted = _rounding.matched(matrix.weights, matrix.moments, matrix.cross)
-        parts[matrix.name] = _rounding.compensated(wanted, matrix.moments, grid)
-        rows, columns = matrix.weights.shape
-        return form.unpack(parts[matrix.name], (rows, columns))
-
-    _calibrate.replace_each(checkpoint, change, progress)
-    return stored(checkpoint, FORM, parts)
+    """Raises BadInput where what enters a matrix cannot be seen."""
+    return compensating(checkpoint, FORM, progress)
 
 
 SPEC = Transform(
