@@ -146,13 +146,12 @@ def final_shape(recipe: Recipe) -> Shape:
 def formats(recipe: Recipe) -> tuple[str, str]:
     """The weight formats of the matrices inside layers, and of the others: embedding and head."""
     others = next((step for step in recipe.steps if step in plugins.formats()), "f32")
-    known = plugins.transforms()
-    packing = [known[step].packs for step in recipe.steps if step in known and known[step].packs]
-    return (packing[-1] if packing else others), others
+    steps = map(plugins.transforms().get, recipe.steps)
+    return next((step.packs for step in steps if step and step.packs), others), others
 
 
 def stored(recipe: Recipe, shape: Shape) -> dict[str, str]:
-    """The weight format of every matrix, as its recipe says; that of data is not known by it."""
+    """The weight format of every matrix, as far as the recipe alone tells."""
     inside, others = formats(recipe)
     return {n: inside if "." in n else others for n, t in tensors(shape).items() if t.packed}
 
@@ -221,10 +220,9 @@ def _public(name: str, corpus: str) -> Recipe:
 
 def _check_steps(name: str, steps: tuple[str, ...], mixer: str) -> None:
     """Transforms in any order, at most one that packs, at most one format, and one of the cache."""
-    known_transforms = plugins.transforms()
-    packing = {step: t for step, t in known_transforms.items() if t.packs}
-    loose = {step: t for step, t in known_transforms.items() if not t.packs}
-    kinds = (loose, packing, plugins.formats(), CACHES)
+    every = plugins.transforms()
+    packing = [step for step in every if every[step].packs]
+    kinds = (every.keys() - packing, packing, plugins.formats(), CACHES)
     known = sorted(step for kind in kinds for step in kind)
     order = []
     for step in steps:
