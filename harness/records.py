@@ -391,6 +391,7 @@ class Corpus:
         about b*n tokens, `gone` in 0..1 being the share of training that is over (a curriculum);
         a target of -100 is not scored; None: random windows of the train split
     series(): held-out examples by what makes them harder, {"pairs": {2: ..., 4: ...}}
+    symbols(): the byte that each token stands for; None: tokens are bytes, or stand for nothing
     """
 
     name: str
@@ -409,6 +410,7 @@ class Corpus:
         | None
     ) = None
     series: Callable[[], Mapping[str, Mapping[int, Examples]]] | None = None
+    symbols: Callable[[], bytes] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 
 from harness import labels, plot
 from harness.errors import BadInput
-from harness.plot.passage import passage_figure
 from tests import rows
 
 LIMITS = rows.environment().limits
@@ -72,7 +71,7 @@ def figures(folder):
             {"a": curves(), "b": curves(1)}, folder / "curves", x="place", y="nats",
             logarithmic=True, trained={"a": 16.0},
         ),
-        passage_figure(
+        plot.passage_figure(
             "To be, or not\n" * 9, [0.1, 0.3] * 63, [2.0, 0.5] * 63, folder / "passage", "who"
         ),
     ]  # fmt: skip
@@ -115,7 +114,7 @@ def test_figures_of_nothing_say_what_is_missing(tmp_path):
     with pytest.raises(BadInput, match="nats against place"):
         plot.curves_figure({}, tmp_path / "x", x="place", y="nats")
     with pytest.raises(BadInput, match="no passage"):
-        passage_figure("", [], [], tmp_path / "x", "who")
+        plot.passage_figure("", [], [], tmp_path / "x", "who")
     assert list(tmp_path.iterdir()) == []
 
 

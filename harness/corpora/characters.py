@@ -22,6 +22,12 @@ def indexed(text: NDArray[np.uint8]) -> NDArray[np.uint8]:
     return np.unique(text, return_inverse=True)[1].astype(np.uint8)
 
 
+def symbols() -> bytes:
+    """The characters in the order of their places."""
+    plays = tinyshakespeare.load()
+    return np.unique(np.concatenate([plays.train, plays.test])).tobytes()
+
+
 def load() -> Splits:
     """Train is the first 90 % of the text, validation and test are the last 10 %."""
     plays = tinyshakespeare.load()
@@ -44,6 +50,7 @@ SPEC = Corpus(
     metric="bits per byte",
     source=tinyshakespeare.URL,
     vocabulary=VOCABULARY,
+    symbols=symbols,
 )
 VARIANTS = (
     Corpus(
@@ -53,5 +60,6 @@ VARIANTS = (
         metric="bits per byte",
         source=tinyshakespeare.URL,
         vocabulary=VOCABULARY,
+        symbols=symbols,
     ),
 )

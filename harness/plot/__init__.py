@@ -4,6 +4,7 @@ from harness.plot.curves import Curve, curves_figure
 from harness.plot.depth import depth_figure
 from harness.plot.energy import energy_figure
 from harness.plot.pareto import pareto_figure
+from harness.plot.passage import passage_figure
 from harness.plot.roofline import Point, roofline_figure
 from harness.plot.tradeoff import Spot, tradeoff_figure
 
@@ -15,6 +16,7 @@ __all__ = [
     "depth_figure",
     "energy_figure",
     "pareto_figure",
+    "passage_figure",
     "roofline_figure",
     "tradeoff_figure",
 ]

@@ -1,4 +1,4 @@
-"""Trials -> tables of the learning rates tried, of published orders, of what was lost."""
+"""Trials -> tables of what was tried and what came of it: rates, orders, steps, losses."""
 
 from __future__ import annotations
 
@@ -37,6 +37,41 @@ def rankings(study: Study, found: Sequence[Standing]) -> str:
         parts.append(f"\n## {ranking.title}\n")
         parts.append(_ranking(ranking, found))
         parts.append(f"\nPublished order: {ranking.source}.\n")
+    return "\n".join(parts)
+
+
+def steps(found: Sequence[Standing]) -> str:
+    """What each step adds to the score of the same weights, and what it saves."""
+    heads = ["step", "arm", "added", "verdict", "seeds", "resident", "parameters", "tuning tokens"]
+    plain = {(p.arm, p.protocol): p for p in found if not p.step}
+    parts = ["# What a step costs and saves\n"]
+    for task in dict.fromkeys(p.task for p in found):
+        lines = []
+        for point in sorted((p for p in found if p.step and p.task == task), key=lambda p: p.step):
+            base = plain.get((point.arm, point.protocol))
+            if base is None:
+                continue
+            known = difference(point, base)
+            share = point.trial.resident_bytes / max(1, base.trial.resident_bytes)
+            lines.append(
+                [
+                    f"`{point.step}`",
+                    f"`{point.arm}`",
+                    grid.change(known),
+                    grid.verdict(known, point.better),
+                    str(known.seeds),
+                    f"{share:.0%}",
+                    f"{point.trial.parameters / max(1, base.trial.parameters):.0%}",
+                    f"{point.trial.finetuning_tokens + point.trial.teacher_tokens:,}",
+                ]
+            )
+        if lines:
+            parts += [f"\n## {task}\n", grid.table(heads, lines)]
+    parts.append(
+        "\nAdded: to the score of the very weights that the step began with, paired by seed. "
+        "Resident bytes and parameters: of theirs. Tuning tokens: of fine-tuning, and of a "
+        "teacher's training.\n"
+    )
     return "\n".join(parts)
 
 

@@ -33,6 +33,7 @@ def figures(study: Study, found: Sequence[Standing], folder: Path) -> tuple[list
         makers += _tradeoffs(study, found, folder)
     for name in CURVES:
         makers.append(lambda name=name: _curves(found, name, folder))  # type: ignore[misc]
+    makers.append(lambda: _passage(found, folder))
     made, missed = [], []
     for make in makers:
         try:
@@ -115,6 +116,17 @@ def _curves(found: Sequence[Standing], name: str, folder: Path) -> Path:
     trained = windows if name == "position" else None
     return plot.curves_figure(
         panels, folder / f"{file}.png", x=x, y=y, logarithmic=logarithmic, trained=trained
+    )
+
+
+def _passage(found: Sequence[Standing], folder: Path) -> Path:
+    """Of the first arm that was asked for its activity."""
+    known = next((p for p in found if "passage" in p.trial.curves), None)
+    points = known.trial.curves["passage"] if known else ()
+    letters, shares, nats = ([point[i] for point in points] for i in range(3))
+    text = bytes(int(letter) for letter in letters).decode("latin-1")
+    return plot.passage_figure(
+        text, shares, nats, folder / "active_in_text.png", known.name if known else ""
     )
 
 

@@ -4,6 +4,7 @@ windows: of the trained context, state fresh in each; or all examples
 sliding: windows a quarter apart, so that a token has three quarters of one before it
 carried: the whole text as one stream; its drift is what it loses to `windows` from begin to end
 positions: windows of 16 times the trained context, and what tokens cost by their place in them
+activity: windows, and how much of the ffns ran for tokens that cost more or less
 difficulty: all examples, and accuracy by what makes others harder: pairs, distance, length
 
 All of the held-out data is scored.
@@ -16,10 +17,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from harness import examples, losses, plugins, positions, quality
+import numpy as np
+
+from harness import activity, examples, losses, plugins, positions, quality
 from harness.records import Array, Checkpoint, Quality
 
 FURTHER = 16  # times the trained context
+TENTHS = 10
+PASSAGE = 432  # tokens of a text that are kept one by one
 Curve: TypeAlias = tuple[tuple[float, float, float], ...]
 
 
@@ -63,6 +68,34 @@ def by_position(checkpoint: Checkpoint) -> Scored:
     return Scored(quality=found, curves={"position": curve})
 
 
+def by_activity(checkpoint: Checkpoint) -> Scored:
+    """The curve is over tenths of the tokens by their loss; the passage is the text's beginning,
+    (byte, share that ran, nats) of each token."""
+    found = quality.score(checkpoint, blocks=None)
+    text = _held_out(checkpoint)
+    seen = activity.of(checkpoint, text)
+    order = np.array_split(np.argsort(seen.nats, kind="stable"), TENTHS)
+    curve = tuple(
+        (
+            float(seen.nats[part].mean()),
+            float(seen.share[part].mean()),
+            float(seen.share[part].std(ddof=1) / math.sqrt(part.size)),
+        )
+        for part in order
+    )
+    figures = {"active": float(seen.share.mean()), "correlation": activity.correlation(seen)}
+    letters = _bytes(checkpoint.recipe.corpus, text[seen.places[:PASSAGE]])
+    passage = zip(letters, seen.share[:PASSAGE], seen.nats[:PASSAGE], strict=True)
+    return Scored(
+        quality=found,
+        figures={name: value for name, value in figures.items() if math.isfinite(value)},
+        curves={
+            "difficulty": curve,
+            "passage": tuple((float(a), float(b), float(c)) for a, b, c in passage),
+        },
+    )
+
+
 def by_difficulty(checkpoint: Checkpoint) -> Scored:
     found = quality.score(checkpoint, blocks=None)
     curves = {
@@ -77,6 +110,7 @@ PROTOCOLS: Mapping[str, Callable[[Checkpoint], Scored]] = {
     "sliding": sliding,
     "carried": carried,
     "positions": by_position,
+    "activity": by_activity,
     "difficulty": by_difficulty,
 }
 
@@ -84,6 +118,12 @@ PROTOCOLS: Mapping[str, Callable[[Checkpoint], Scored]] = {
 def _held_out(checkpoint: Checkpoint) -> Array:
     splits = plugins.corpora()[checkpoint.recipe.corpus].load()
     return splits.test if splits.test.size else splits.validation
+
+
+def _bytes(corpus: str, tokens: Array) -> Array:
+    """What tokens of a text stand for."""
+    symbols = plugins.corpora()[corpus].symbols
+    return tokens if symbols is None else np.frombuffer(symbols(), np.uint8)[tokens]
 
 
 def figures(found: Quality) -> dict[str, float]:

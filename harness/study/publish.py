@@ -34,6 +34,7 @@ def publish(
         "tables/equal_parameters.md": tables.equal_parameters(study, found),
         "tables/equal_bytes.md": tables.equal_bytes(study, found),
         "tables/equal_time_and_energy.md": tables.equal_cost(study, found),
+        "tables/what_a_step_costs.md": effort.steps(found),
         "tables/learning_rates.md": effort.tuning(study, trials),
         "tables/ablations.md": effort.rankings(study, found),
         "tables/where_the_reference_wins.md": effort.losses(study, found),

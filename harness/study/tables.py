@@ -112,8 +112,10 @@ def _budgets(
     heads = [f"budget [{unit}]", study.reference, "score", "other side", "its score"]
     heads += ["difference", "verdict"]
     parts = []
-    for (task, protocol), group in _groups(found):
-        points = list(group)
+    first = {point.task: point.protocol for point in reversed(found)}
+    for (task, protocol), points in _groups(found):
+        if protocol != first[task]:
+            continue  # the same weights once more
         theirs = front([p for p in points if p.side == study.reference], cost)
         sides = sorted({p.side for p in points} - {study.reference})
         lines = []
