@@ -36,11 +36,12 @@ def curves_figure(
     y: str,
     logarithmic: bool = False,
     trained: Mapping[str, float] | None = None,
+    share: bool = False,
 ) -> Path:
     """A panel a title, a line a curve with its band over seeds.
 
-    trained: by panel, how far training went; what lies beyond is shaded. Raises BadInput without
-    any curve.
+    trained: by panel, how far training went; what lies beyond is shaded. share: y is from 0 to 1.
+    Raises BadInput without any curve.
     """
     drawn = {title: curves for title, curves in panels.items() if curves}
     every = [curve for curves in drawn.values() for curve in curves]
@@ -67,6 +68,8 @@ def curves_figure(
             axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         if trained and (begin := trained.get(title, math.inf)) < axes.get_xlim()[1]:
             _shade(axes, begin)
+        if share:
+            axes.set_ylim(0, 1.03)
         if title:
             axes.set_title(title, loc="left")
         axes.set_xlabel(x)

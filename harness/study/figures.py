@@ -115,7 +115,13 @@ def _curves(found: Sequence[Standing], name: str, folder: Path) -> Path:
         windows[point.task] = float(point.trial.recipe.shape.context)
     trained = windows if name == "position" else None
     return plot.curves_figure(
-        panels, folder / f"{file}.png", x=x, y=y, logarithmic=logarithmic, trained=trained
+        panels,
+        folder / f"{file}.png",
+        x=x,
+        y=y,
+        logarithmic=logarithmic,
+        trained=trained,
+        share=y == "accuracy",
     )
 
 

@@ -137,11 +137,12 @@ def side(arm: Arm) -> str:
 
 
 def task(arm: Arm) -> str:
-    """What the arm is trained on, for how long and in which windows."""
+    """What the arm is asked: its corpus, and in which windows where that is a text."""
     if arm.task:
         return arm.task
-    made = recipe(arm, "", 0)
-    return f"{made.corpus}, window {made.shape.context}"
+    if plugins.pick(plugins.corpora(), arm.corpus, "corpus").example:
+        return arm.corpus
+    return f"{arm.corpus}, window {recipe(arm, '', 0).shape.context}"
 
 
 def bar(text: str) -> tuple[str, float]:

@@ -8,7 +8,7 @@ import time
 import traceback
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -64,9 +64,7 @@ def do(task: Task, files: Mapping[str, bytes], folder: Path | None) -> Outcome:
     for name, content in files.items():
         store.write_bytes(_checkpoints() / name, content)
     trials = []
-    broken = ""
-    if task.base is not None:
-        broken = _guarded(lambda: make(task.base))  # type: ignore[arg-type]
+    broken = _guarded(partial(make, task.base)) if task.base else ""
     for point in task.points:
         trial = rows.done(folder, point) if folder else None
         if trial is None:
