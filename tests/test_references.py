@@ -348,6 +348,7 @@ def test_a_score_of_zero_does_not_run():
     layer = selective.build(shape(ffn="selective")).eval()
     with torch.no_grad():
         layer.selector_out.zero_()
+        layer.selector_bias.zero_()
         assert (layer(torch.randn(1, 3, 32)) == 0).all()
     assert layer.running == 0
 

@@ -20,7 +20,7 @@ from harness.training.evaluate import accuracy, held_out_loss
 from harness.training.finetune import finetune
 from harness.training.loop import Plan, learning_rate, optimise
 from harness.training.model import Model, from_checkpoint, to_checkpoint
-from harness.training.train import budget_loss, explore, fresh, train
+from harness.training.train import budget, budget_loss, explore, fresh, train
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 DATA = Path(os.environ.get("EDGEWISE_DATA", SHARED))
@@ -179,6 +179,8 @@ def test_a_selective_ffn_is_drawn_to_its_budget(tmp_path):
         wanted = 10 * max(0.0, share - active) ** 2
         found = budget_loss(model, replace(one, active=active)).item()
         assert found == pytest.approx(wanted, abs=1e-5)
+    assert budget_loss(model, one, 0.0).item() == 0, "at first all may run"
+    assert [budget(one, gone) for gone in (0.0, 0.25, 0.5, 1.0)] == [1.0, 0.625, 0.25, 0.25]
 
 
 def test_a_relu_ffn_is_drawn_to_its_budget_and_a_mixture_pays_for_imbalance(tmp_path):

@@ -2,7 +2,7 @@
 
 A value is drawn at random once and for all, so that it can only be remembered: a model's loss on
 values is what its weights do not hold. Training and test ask for the same facts: with all pairs of
-127 symbols as keys they are 112,720 bits, which a small ffn has to be wide for. As in text, the
+90 symbols as keys they are 52,584 bits, which a small ffn has to be wide for. As in text, the
 token before an answer does not say which answer, and most tokens ask nothing.
 `facts-tuning` are other values for the same keys, to choose settings by.
 Source: the synthetic facts of Allen-Zhu & Li 2024, "Physics of language models: part 3.3".
@@ -19,7 +19,7 @@ from harness.corpora._examples import questions
 from harness.corpora._splits import splits
 from harness.records import Corpus, Splits
 
-SYMBOLS = 127  # of keys; as many others are values
+SYMBOLS = 90  # of keys; as many others are values
 SIGN = 2 * SYMBOLS  # that a value is asked
 VOCABULARY = SIGN + 1
 EXAMPLE = 4  # tokens: first half of the key, second half, the sign, value
@@ -66,5 +66,5 @@ def _corpus(name: str, summary: str, seed: int) -> Corpus:
     )
 
 
-SPEC = _corpus("facts", "16,129 keys of two symbols with a random value each; generated", SEED)
+SPEC = _corpus("facts", "8,100 keys of two symbols with a random value each; generated", SEED)
 VARIANTS = (_corpus("facts-tuning", "other values, to choose settings by", TUNING_SEED),)

@@ -63,7 +63,7 @@ def distil(
         logits = model(inputs)
         text = token_loss(logits, targets)
         soft = divergence(logits, wanted, targets, TEMPERATURE)
-        return text, TEACHER_SHARE * (soft - text) + budget_loss(model, recipe)
+        return text, TEACHER_SHARE * (soft - text) + budget_loss(model, recipe, step / plan.steps)
 
     trace = optimise(model, loss, plan, watch)
     found = provenance(model, recipe, splits, trace, threads)

@@ -21,7 +21,8 @@ from harness.training.loop import WARM_UP, Plan, Trace, Watch, optimise
 from harness.training.model import Model, to_checkpoint
 
 RANDOM_UNTIL = 0.2  # share of training in which a selective ffn also runs random groups
-BUDGET_WEIGHT = 10.0  # of the square of the mean share of groups that run above recipe.active
+SHRINKING_UNTIL = 0.5  # share of training in which the budget falls from all groups to its aim
+BUDGET_WEIGHT = 10.0  # of the square of the mean share of groups that run above the budget
 
 
 def train(
@@ -49,7 +50,7 @@ def train(
             corpus, splits, recipe.batch, recipe.shape.context, recipe.seed, step, plan.steps
         )
         explore(model, recipe, step, plan.steps)
-        return token_loss(model(inputs), targets), budget_loss(model, recipe)
+        return token_loss(model(inputs), targets), budget_loss(model, recipe, step / plan.steps)
 
     trace = optimise(model, loss, plan, watch)
     return to_checkpoint(model, recipe, provenance(model, recipe, splits, trace, threads))
@@ -85,20 +86,25 @@ def token_loss(logits: Tensor, targets: Tensor) -> Tensor:
     return F.cross_entropy(logits.flatten(0, 1), targets.flatten(), ignore_index=batches.IGNORED)
 
 
+def budget(recipe: Recipe, gone: float) -> float:
+    """The mean share of groups that may run when `gone` of training is over: all at first."""
+    return recipe.active + (1.0 - recipe.active) * max(0.0, 1.0 - gone / SHRINKING_UNTIL)
+
+
 def explore(model: Model, recipe: Recipe, step: int, steps: int) -> None:
     """Let selective ffns run random groups, on a share of tokens that falls from 1 to 0."""
     share = max(0.0, 1.0 - step / max(1.0, RANDOM_UNTIL * steps))
     generator = torch.Generator().manual_seed(recipe.seed * 1_000_003 + step)
     for ffn in model.ffns():
         if hasattr(ffn, "explore"):
-            cast(Any, ffn).explore(share, recipe.active, generator)
+            cast(Any, ffn).explore(share, budget(recipe, step / steps), generator)
 
 
-def budget_loss(model: Model, recipe: Recipe) -> Tensor:
+def budget_loss(model: Model, recipe: Recipe, gone: float = 1.0) -> Tensor:
     """What ffns ask for beside the text: their own penalties, and groups within the budget.
 
     Above it every group of every layer and token has one price, which rises with the mean share
-    that runs: what is worth less than that is switched off.
+    that runs: what is worth less than that is switched off. gone: the share of training so far.
     """
     ffns = [cast(Any, ffn) for ffn in model.ffns()]
     total = torch.zeros(())
@@ -107,7 +113,7 @@ def budget_loss(model: Model, recipe: Recipe) -> Tensor:
             total = total + ffn.penalty()
     running = [ffn.running for ffn in ffns if hasattr(ffn, "running")]
     if running:
-        above = F.relu(torch.stack(running).mean() - recipe.active)
+        above = F.relu(torch.stack(running).mean() - budget(recipe, gone))
         total = total + BUDGET_WEIGHT * above.square()
     return total
 

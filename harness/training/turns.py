@@ -37,6 +37,6 @@ def turn(recipe: Recipe, steps: int) -> Callable[[], object]:
             corpus, splits, recipe.batch, window, recipe.seed, step, steps
         )
         explore(model, recipe, step, steps)
-        return token_loss(model(inputs), targets), budget_loss(model, recipe)
+        return token_loss(model(inputs), targets), budget_loss(model, recipe, step / steps)
 
     return lambda: optimise(model, loss, plan)

@@ -6,12 +6,22 @@ sees the sigmoid of the score instead (straight-through estimator, Bengio et al.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from harness.autograd import linear
 from harness.ffns._gated import Gated, hard, matrix
 from harness.records import Shape
+
+# A selector's scores move this many times as far in a step as its weights alone would: a choice
+# that follows its groups too slowly is made before it is learned.
+GAIN = 4.0
+OPEN = 1.0  # the score all groups start at, so that everything runs at first
 
 
 class Selective(Gated):
@@ -23,7 +33,7 @@ class Selective(Gated):
         super().__init__(shape)
         self.selector_in = matrix(shape.selector_rank, shape.width)
         self.selector_out = matrix(self.groups, shape.selector_rank)
-        self.selector_bias = nn.Parameter(torch.zeros(self.groups))
+        self.selector_bias = nn.Parameter(torch.full((self.groups,), OPEN))
         self.random_share, self.active = 0.0, 1.0
         self.generator: torch.Generator | None = None
         self.running = torch.zeros(())  # mean share of groups the selector chose, with gradient
@@ -34,7 +44,8 @@ class Selective(Gated):
 
     def score(self, x: Tensor) -> Tensor:
         """x (..., width) -> (..., g)."""
-        return linear(linear(x, self.selector_in), self.selector_out) + self.selector_bias
+        inner = GAIN * linear(x, self.selector_in)
+        return linear(inner, self.selector_out) + self.selector_bias
 
     def forward(self, x: Tensor) -> Tensor:
         """x (b,n,width) -> (b,n,width)."""
@@ -47,7 +58,17 @@ class Selective(Gated):
             mask = torch.where(token < self.random_share, (draw < self.active).to(x.dtype), mask)
         return self.masked(self.neurons(x), mask)
 
+    def export(self) -> dict[str, NDArray[np.float32]]:
+        """Tensors by the names of spec.py, float32; the gain is part of the first matrix."""
+        found = super().export()
+        return {**found, "selector_in": found["selector_in"] * np.float32(GAIN)}
+
+    def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
+        """The inverse of export."""
+        inner = arrays["selector_in"] / np.float32(GAIN)
+        super().load({**arrays, "selector_in": inner})
+
 
 def build(shape: Shape) -> Selective:
-    """A layer with PyTorch's default initial weights and a selector without bias."""
+    """A layer with PyTorch's default initial weights, in which most groups run."""
     return Selective(shape)
