@@ -120,7 +120,7 @@ def test_the_page_and_its_tables_follow_from_the_rows_alone(study, tmp_path):
         assert path.read_bytes() == (tmp_path / "b" / path.relative_to(tmp_path / "a")).read_bytes()
     tables = tmp_path / "a" / "tables"
     assert (
-        "`mcsd` | `attention` | characters, window 64 | +0.1000"
+        "`mcsd` | `attention` | characters, window 64 | windows | +0.1000"
         in (tables / "where_the_reference_wins.md").read_text()
     )
     # within the bytes of attention@int8 the best of the other side is mcsd@int8, which wins

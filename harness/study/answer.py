@@ -27,14 +27,15 @@ def page(
     devices: the table of the answer on each of them; files: relative paths
     """
     found = claims.verdicts(study, trials)
-    parts = [f"# {study.title}\n", *(f"- {line}" for line in lines(study, trials, found))]
-    parts += ["\n## On each device\n", devices, f"\n{DEVICES}"]
-    parts += ["\n## Claims\n", claim_table(found), f"\n{INTERVAL}"]
+    said = "\n".join(f"- {line}" for line in lines(study, trials, found))
+    parts = [f"# {study.title}", said]
+    parts += ["## On each device", devices, DEVICES]
+    parts += ["## Claims", claim_table(found), INTERVAL]
     tables = [f"- [{_title(path)}]({path.as_posix()})" for path in files if path.suffix != ".png"]
     figures = [f"![{_title(path)}]({path.as_posix()})" for path in files if path.suffix == ".png"]
-    parts += ["\n## Tables\n", *tables, "\n## Figures\n", *figures]
-    parts += ["\n## How this was made\n", made(trials, command), f"\n{SCEPTIC}"]
-    return "\n".join(parts)
+    parts += ["## Tables", "\n".join(tables), "## Figures", *figures]
+    parts += ["## How this was made", made(trials, command), SCEPTIC]
+    return grid.page(parts)
 
 
 def lines(study: Study, trials: Mapping[str, Trial], found: Sequence[Verdict]) -> list[str]:
@@ -94,7 +95,7 @@ def made(trials: Mapping[str, Trial], command: str) -> str:
         f"`{command}` writes this page and all it links to from {len(good)} trials"
         f"{f' ({failed} more failed)' if failed else ''} of {len(weights)} sets of weights: "
         f"about {hours:.1f} hours of training and scoring on one thread, on "
-        f"{'; '.join(machines) or 'no machine yet'}, at commit {', '.join(commits) or 'none'}.\n"
+        f"{'; '.join(machines) or 'no machine yet'}, at commit {', '.join(commits) or 'none'}."
     )
 
 
@@ -141,12 +142,12 @@ def _title(path: Path) -> str:
 
 INTERVAL = (
     "A value is the mean over seeds of what is paired by seed, with its 95 % interval (Student's "
-    "t). `met` is yes or no only where the whole interval is on one side of the bar.\n"
+    "t). `met` is yes or no only where the whole interval is on one side of the bar."
 )
 DEVICES = (
     "What fits in the time that a token takes the reference's fastest and its best point. Every "
     "time and energy (`~`) is projected, of decoding on the CPU; scores are those of the packed "
-    "weights in the engine.\n"
+    "weights in the engine."
 )
 SCEPTIC = (
     "Each file in [rows](rows) is one trial and answers for itself: the whole recipe, the tokens "
@@ -154,5 +155,5 @@ SCEPTIC = (
     "grid it was chosen from, the seed, the hash of the weights that were scored and the format "
     "each is packed in, the hash of the text and of the text trained on, the bytes the engine "
     "laid out, and the code that did it. Scored is always the packed checkpoint in the engine "
-    "that is timed.\n"
+    "that is timed."
 )

@@ -11,7 +11,7 @@ from harness.study.standings import Standing, difference
 
 def tuning(study: Study, trials: Mapping[str, Trial]) -> str:
     """Each side's grid of learning rates, the best of it, and the rates its arms use."""
-    parts = ["# Learning rates: the grid, on a split that nothing is reported on\n"]
+    parts = ["# Learning rates: the grid, on a split that nothing is reported on"]
     for one in study.tuning:
         heads = ["learning rate", "score", "seeds", ""]
         known = _grid(one, trials)
@@ -22,29 +22,29 @@ def tuning(study: Study, trials: Mapping[str, Trial]) -> str:
         ]
         seeds = len(plan.seeds(one.seeds))
         parts.append(
-            f"\n## {one.name}: `{one.candidate}` on {one.corpus}, {len(one.rates)} rates, "
-            f"{seeds} seed{'s' if seeds > 1 else ''}\n"
+            f"## {one.name}: `{one.candidate}` on {one.corpus}, {len(one.rates)} rates, "
+            f"{seeds} seed{'s' if seeds > 1 else ''}"
         )
         parts.append(grid.table(heads, lines))
         parts.append(_used(study, one, best))
-    return "\n".join(parts)
+    return grid.page(parts)
 
 
 def rankings(study: Study, found: Sequence[Standing]) -> str:
     """Arms in the order that was published, with what was found here."""
-    parts = ["# Ablations against their published order\n"]
+    parts = ["# Ablations against their published order"]
     for ranking in study.ranking:
-        parts.append(f"\n## {ranking.title}\n")
+        parts.append(f"## {ranking.title}")
         parts.append(_ranking(ranking, found))
-        parts.append(f"\nPublished order: {ranking.source}.\n")
-    return "\n".join(parts)
+        parts.append(f"Published order: {ranking.source}.")
+    return grid.page(parts)
 
 
 def steps(found: Sequence[Standing]) -> str:
     """What each step adds to the score of the same weights, and what it saves."""
     heads = ["step", "arm", "added", "verdict", "seeds", "resident", "parameters", "tuning tokens"]
     plain = {(p.arm, p.protocol): p for p in found if not p.step}
-    parts = ["# What a step costs and saves\n"]
+    parts = ["# What a step costs and saves"]
     for task in dict.fromkeys(p.task for p in found):
         lines = []
         for point in sorted((p for p in found if p.step and p.task == task), key=lambda p: p.step):
@@ -66,18 +66,18 @@ def steps(found: Sequence[Standing]) -> str:
                 ]
             )
         if lines:
-            parts += [f"\n## {task}\n", grid.table(heads, lines)]
+            parts += [f"## {task}", grid.table(heads, lines)]
     parts.append(
-        "\nAdded: to the score of the very weights that the step began with, paired by seed. "
+        "Added: to the score of the very weights that the step began with, paired by seed. "
         "Resident bytes and parameters: of theirs. Tuning tokens: of fine-tuning, and of a "
-        "teacher's training.\n"
+        "teacher's training."
     )
-    return "\n".join(parts)
+    return grid.page(parts)
 
 
 def losses(study: Study, found: Sequence[Standing]) -> str:
     """Every comparison at equal task, step and protocol in which the reference is the better."""
-    heads = ["arm", "against", "task", "difference", "verdict"]
+    heads = ["arm", "against", "task", "protocol", "difference", "verdict"]
     lost, open_, won = [], [], 0
     for point in found:
         for other in found:
@@ -90,22 +90,23 @@ def losses(study: Study, found: Sequence[Standing]) -> str:
                 continue
             known = difference(point, other)
             verdict = grid.verdict(known, point.better)
-            line = [f"`{point.name}`", f"`{other.name}`", point.task, grid.change(known), verdict]
+            line = [f"`{point.name}`", f"`{other.name}`", point.task, point.protocol]
+            line += [grid.change(known), verdict]
             if verdict == "worse":
                 lost.append(line)
             elif verdict == "unresolved":
                 open_.append(line)
             else:
                 won += 1
-    return "\n".join(
+    return grid.page(
         [
-            f"# Where {study.reference} wins\n",
+            f"# Where {study.reference} wins",
             f"Of {len(lost) + len(open_) + won} comparisons at equal task, step and protocol, "
             f"{study.reference} is better in {len(lost)}, worse in {won}; {len(open_)} are "
-            "unresolved.\n",
-            grid.table(heads, lost) if lost else "None.\n",
-            "\n## Unresolved\n",
-            grid.table(heads, open_) if open_ else "None.\n",
+            "unresolved.",
+            grid.table(heads, lost) if lost else "None.",
+            "## Unresolved",
+            grid.table(heads, open_) if open_ else "None.",
         ]
     )
 
@@ -134,7 +135,7 @@ def _used(study: Study, one: Tuning, best: float | None) -> str:
         + ", ".join(arms)
         for rate, arms in names.items()
     ]
-    return "\nUsed by its arms: " + ("; ".join(said) or "none") + ".\n"
+    return "Used by its arms: " + ("; ".join(said) or "none") + "."
 
 
 def _ranking(ranking: Ranking, found: Sequence[Standing]) -> str:

@@ -18,6 +18,11 @@ def table(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
     return "\n".join(["| " + " | ".join(heads) + " |", rule, *rows]) + "\n"
 
 
+def page(parts: Iterable[str]) -> str:
+    """Headings, paragraphs and tables below each other, a blank line between them."""
+    return "\n\n".join(part.strip() for part in parts if part.strip()) + "\n"
+
+
 def score(known: Estimate, decimals: int = 4) -> str:
     """The mean, and half of its interval where there are seeds enough for one."""
     if known.value is None:

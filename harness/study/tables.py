@@ -16,53 +16,53 @@ Cost = Callable[[Standing], float | None]
 
 def tasks(study: Study, found: Sequence[Standing]) -> str:
     """Every arm and step by task and protocol, best first."""
-    parts = ["# Every arm\n"]
+    parts = ["# Every arm"]
     heads = ["arm", "candidate", "score", "seeds", "parameters", "tokens", "learning rate"]
     heads += ["resident KiB", *(f"{d}: s, J a token" for d in study.devices)]
     for (task, protocol), group in _groups(found):
         best = sorted(group, key=lambda p: p.better * mean(p))
-        parts.append(f"\n## {task}, {protocol} ({best[0].metric}, {_sense(best[0])})\n")
+        parts.append(f"## {task}, {protocol} ({best[0].metric}, {_sense(best[0])})")
         parts.append(grid.table(heads, (_line(study, point) for point in best)))
-    parts.append(f"\n{NOTE}\n")
-    return "\n".join(parts)
+    parts.append(f"{NOTE}")
+    return grid.page(parts)
 
 
 def equal_parameters(study: Study, found: Sequence[Standing]) -> str:
     """Each arm against the reference's arm of the same task, tokens and parameters."""
     heads = ["arm", "against", "difference", "verdict", "seeds", "parameters", "theirs", "tokens"]
-    parts = ["# Equal parameters and training tokens\n"]
+    parts = ["# Equal parameters and training tokens"]
     for (task, protocol), group in _groups(found):
         plain = [p for p in group if not p.step]
+        theirs = [p for p in plain if p.side == study.reference]
         lines = [
             _against(point, other)
-            for other in plain
-            if other.side == study.reference
+            for place, other in enumerate(theirs)
             for point in plain
-            if point is not other and _equal(point, other)
+            if point not in theirs[: place + 1] and _equal(point, other)
         ]
         if lines:
-            parts += [f"\n## {task}, {protocol} ({plain[0].metric})\n", grid.table(heads, lines)]
-    parts.append(f"\nParameters within {EQUAL:.0%}. {DIFFERENCE}\n")
-    return "\n".join(parts)
+            parts += [f"## {task}, {protocol} ({plain[0].metric})", grid.table(heads, lines)]
+    parts.append(f"Parameters within {EQUAL:.0%}. {DIFFERENCE}")
+    return grid.page(parts)
 
 
 def equal_bytes(study: Study, found: Sequence[Standing]) -> str:
     """The best of each side within the resident bytes of each point on the reference's front."""
-    parts = ["# Equal resident bytes\n", *_budgets(study, found, resident, "KiB", grid.kib)]
-    parts.append(f"\nResident: weights, state and scratch as the engine laid them out. {WITHIN}\n")
-    return "\n".join(parts)
+    parts = ["# Equal resident bytes", *_budgets(study, found, resident, "KiB", grid.kib)]
+    parts.append(f"Resident: weights, state and scratch as the engine laid them out. {WITHIN}")
+    return grid.page(parts)
 
 
 def equal_cost(study: Study, found: Sequence[Standing]) -> str:
     """The same within the time, and within the energy, of a token on each device."""
-    parts = ["# Equal time and energy per token, projected\n"]
+    parts = ["# Equal time and energy per token, projected"]
     for device in study.devices:
         for what, unit in (("seconds", "s"), ("joules", "J")):
             lines = _budgets(study, found, cost_of(device, what), unit, _amount)
             if lines:
-                parts += [f"\n# {device}: {what} a token (projected)\n", *lines]
-    parts.append(f"\nEvery time and energy is projected by the device's profile. {WITHIN}\n")
-    return "\n".join(parts)
+                parts += [f"# {device}: {what} a token (projected)", *lines]
+    parts.append(f"Every time and energy is projected by the device's profile. {WITHIN}")
+    return grid.page(parts)
 
 
 def per_device(study: Study, found: Sequence[Standing]) -> str:
@@ -131,7 +131,7 @@ def _budgets(
                 shown += [f"`{best.name}`", grid.score(best.score), grid.change(known)]
                 lines.append([*shown, grid.verdict(known, point.better)])
         if lines:
-            parts += [f"\n## {task}, {protocol} ({points[0].metric})\n", grid.table(heads, lines)]
+            parts += [f"## {task}, {protocol} ({points[0].metric})", grid.table(heads, lines)]
     return parts
 
 
