@@ -50,7 +50,9 @@ def study():
 
 def essence(trial):
     """What may not depend on where a trial ran, or on what happened meanwhile."""
-    return replace(trial, started="", training_seconds=0.0, scoring_seconds=0.0)
+    assert not trial.failed, trial.failed
+    code = dict(commit="", dirty=False, kernel_hash="")  # of files that somebody may be editing
+    return replace(trial, started="", training_seconds=0.0, scoring_seconds=0.0, **code)
 
 
 def run(study, folder, crew):
