@@ -67,7 +67,13 @@ def _fill(
         waiting.remove(task)
         files = {} if crew.shared else _files(task.needs)
         place = folder if crew.shared else None
-        running[crew.executor.submit(do, task, files, place)] = task
+        try:
+            running[crew.executor.submit(do, task, files, place)] = task
+        except BrokenExecutor:  # a worker died just now; those that ran beside it will say so
+            waiting.appendleft(task)
+            if not running:
+                crews.renew(crew)
+            return
 
 
 def _outcome(future: Future[Outcome], task: Task) -> tuple[Outcome, bool]:
