@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import BrokenExecutor, ThreadPoolExecutor
 from dataclasses import replace
 
 import psutil
@@ -198,10 +199,32 @@ def test_a_task_whose_worker_dies_each_time_fails_alone(study, cache, tmp_path, 
     assert [(t.seed, "died" in t.failed) for t in found] == [(0, False)] * 2 + [(1, True)] * 2
 
 
+def test_a_pool_that_breaks_between_two_tasks_is_made_anew(study, cache, tmp_path, monkeypatch):
+    monkeypatch.setattr(runner, "do", not_tried)
+    with ThreadPoolExecutor(1) as good:
+        crew = crews.Crew(1, True, lambda: good, Broken())
+        assert len(run(study, tmp_path / "rows", crew)) == 2
+        assert crew.executor is good
+
+
+class Broken:
+    """An executor whose worker has died."""
+
+    def submit(self, *words):
+        raise BrokenExecutor("a worker died")
+
+    def shutdown(self, **how):
+        pass
+
+
+def not_tried(one, files, folder):
+    return task.Outcome(trials=tuple(task.failure(p, "not tried") for p in one.points))
+
+
 def die_for_seed_1(one, files, folder):
     if one.base.seed == 1:
         os._exit(1)
-    return task.Outcome(trials=tuple(task.failure(p, "not tried") for p in one.points))
+    return not_tried(one, files, folder)
 
 
 def test_a_cluster_does_the_same_and_survives_a_killed_worker(study, cache, tmp_path):
