@@ -3,22 +3,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from harness import plugins, sizes
-from harness.errors import BadInput, UnknownName
+from harness import steps as steps_of
+from harness.errors import BadInput
 from harness.folders import config, origin
 from harness.records import Recipe, Shape, Tensor
 
 SELECTIVE_ACTIVE = 0.5  # the budget a selective ffn aims at unless told otherwise
-CACHES: dict[str, Literal["f32", "f16", "int8"]] = {
-    "kvf32": "f32",
-    "kvf16": "f16",
-    "kvint8": "int8",
-}
 NAME = re.compile(
     r"(?P<mixer>[a-z0-9-]+)(\+(?P<ffn>[a-z0-9]+))?:(?P<size>[a-z0-9.-]+)"
     r"(@(?P<steps>[a-z0-9]+(\+[a-z0-9]+)*))?"
@@ -75,7 +71,7 @@ def changed(recipe: Recipe, changes: Mapping[str, Any]) -> Recipe:
         recipe = replace(recipe, shape=made, **{k: v for k, v in changes.items() if k in own})
     except (TypeError, ValueError) as error:
         raise BadInput(f"{recipe.name}: {error}") from None
-    return recipe if recipe.teacher else replace(recipe, teacher_tokens=None)
+    return steps_of.settled(recipe)
 
 
 def _named(name: str, corpus: str, tokens: int | None, seed: int) -> Recipe:
@@ -94,7 +90,7 @@ def _named(name: str, corpus: str, tokens: int | None, seed: int) -> Recipe:
         plugins.pick(plugins.mixers(), match["mixer"], "mixer")
     plugins.pick(plugins.ffns(), ffn, "ffn")
     steps = tuple(match["steps"].split("+")) if match["steps"] else ()
-    _check_steps(name, steps, match["mixer"])
+    steps_of.check(name, steps, match["mixer"])
     raw = sizes.read(size)
     vocabulary = raw["vocabulary"]
     if raw["trained"]:
@@ -112,14 +108,14 @@ def _named(name: str, corpus: str, tokens: int | None, seed: int) -> Recipe:
         seed=seed,
         learning_rate=raw.get("learning_rate", 0.0),
         active=SELECTIVE_ACTIVE if ffn == "selective" else 1.0,
-        teacher=_teacher(match["mixer"], size) if "distil" in steps else None,
+        teacher=_teacher(match["mixer"], size) if steps_of.taught(steps) else None,
     )
 
 
 def base(recipe: Recipe) -> Recipe:
     """The recipe without its steps: what is trained before anything is compressed."""
     name = recipe.name.rpartition("@")[0] if recipe.steps else recipe.name
-    return replace(recipe, name=name, steps=(), teacher=None, teacher_tokens=None)
+    return steps_of.settled(replace(recipe, name=name, steps=()))
 
 
 def teacher(recipe: Recipe) -> Recipe | None:
@@ -140,27 +136,13 @@ def final_shape(recipe: Recipe) -> Shape:
     for step in recipe.steps:
         if transform := plugins.transforms().get(step):
             shape = transform.reshape(shape)
-    return replace(shape, cache=cache_of(recipe.steps))
-
-
-def formats(recipe: Recipe) -> tuple[str, str]:
-    """The weight formats of the matrices inside layers, and of the others: embedding and head."""
-    others = next((step for step in recipe.steps if step in plugins.formats()), "f32")
-    steps = map(plugins.transforms().get, recipe.steps)
-    return next((step.packs for step in steps if step and step.packs), others), others
+    return replace(shape, cache=steps_of.cache_of(recipe.steps))
 
 
 def stored(recipe: Recipe, shape: Shape) -> dict[str, str]:
     """The weight format of every matrix, as far as the recipe alone tells."""
-    inside, others = formats(recipe)
+    inside, others = steps_of.formats(recipe.steps)
     return {n: inside if "." in n else others for n, t in tensors(shape).items() if t.packed}
-
-
-def cache_of(steps: Sequence[str]) -> Literal["f32", "f16", "int8"]:
-    """How attention keeps keys and values: as a step says, else float16 beside packed weights."""
-    named = [CACHES[step] for step in steps if step in CACHES]
-    packed = any(step in plugins.formats() and step != "f32" for step in steps)
-    return named[-1] if named else "f16" if packed else "f32"
 
 
 def tensors(shape: Shape) -> dict[str, Tensor]:
@@ -206,7 +188,7 @@ def _public(name: str, corpus: str) -> Recipe:
             )
         if tuned := [step for step in steps if step in plugins.transforms()]:
             raise BadInput(f"{name!r}: {tuned[0]} tunes on bytes; public weights take a format")
-        _check_steps(name, steps, "attention")
+        steps_of.check(name, steps, "attention")
     folder = path.resolve()
     shape = config.shape(config.read(folder), str(path))
     return Recipe(
@@ -216,32 +198,6 @@ def _public(name: str, corpus: str) -> Recipe:
         corpus=corpus,
         origin=origin.of(folder),
     )
-
-
-def _check_steps(name: str, steps: tuple[str, ...], mixer: str) -> None:
-    """Transforms in any order, at most one that packs, at most one format, and one of the cache."""
-    every = plugins.transforms()
-    packing = [step for step in every if every[step].packs]
-    kinds = (every.keys() - packing, packing, plugins.formats(), CACHES)
-    known = sorted(step for kind in kinds for step in kind)
-    order = []
-    for step in steps:
-        if step not in known:
-            raise UnknownName(f"{name!r}: unknown step {step!r}; known: {', '.join(known)}")
-        order.append(next(i for i, kind in enumerate(kinds) if step in kind))
-    if order != sorted(order) or any(order.count(kind) > 1 for kind in (1, 2, 3)):
-        raise BadInput(
-            f"{name!r}: steps come in the order of transforms, one that stores the layers itself "
-            f"({', '.join(packing)}), one format of weights, one of the key-value cache, "
-            f"e.g. attention:nano@prune50+rtn4+int8+kvint8"
-        )
-    keeps = mixer in sizes.HYBRIDS or plugins.mixers()[mixer].folder == "attention"
-    if 3 in order and not keeps:
-        raise BadInput(
-            f"{name!r}: {steps[-1]!r} says how attention keeps keys, and {mixer!r} has none"
-        )
-    if len(set(steps)) != len(steps):
-        raise BadInput(f"{name!r} repeats a step")
 
 
 def _teacher(mixer: str, size: str) -> str:

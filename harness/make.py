@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from harness import candidates, packing, plugins, public
+from harness import candidates, packing, plugins, public, steps
 from harness import checkpoint as checkpoints
 from harness.engines.numba import random
 from harness.records import Array, Checkpoint, Recipe
@@ -27,7 +27,7 @@ def make(
     """
     if recipe.tokens == 0 and recipe.origin is None:
         return random.checkpoint(recipe)
-    if recipe.steps and recipe.steps[-1] in candidates.CACHES:  # the same weights
+    if recipe.steps and recipe.steps[-1] in steps.CACHES:  # the same weights
         checkpoint = replace(make(_before(recipe), progress, fresh=fresh), recipe=recipe)
     elif recipe.origin is not None and not recipe.steps:
         checkpoint = public.load(recipe, recipe.origin)
@@ -36,7 +36,7 @@ def make(
     else:
         checkpoint = _made(recipe, progress)
         checkpoints.save(checkpoint, checkpoints.path_of(recipe))
-    cache = candidates.cache_of(recipe.steps)
+    cache = steps.cache_of(recipe.steps)
     return replace(checkpoint, shape=replace(checkpoint.shape, cache=cache))
 
 
@@ -65,14 +65,8 @@ def _before(recipe: Recipe) -> Recipe:
     base, before = candidates.base(recipe), recipe.steps[:-1]
     if not before:
         return base
-    taught = "distil" in before
-    return replace(
-        recipe,
-        name=f"{base.name}@{'+'.join(before)}",
-        steps=before,
-        teacher=recipe.teacher if taught else None,
-        teacher_tokens=recipe.teacher_tokens if taught else None,
-    )
+    name = f"{base.name}@{'+'.join(before)}"
+    return steps.settled(replace(recipe, name=name, steps=before))
 
 
 def _made(recipe: Recipe, progress: Progress) -> Checkpoint:

@@ -111,6 +111,8 @@ class Recipe:
     steps: transforms and formats in order, e.g. ("prune50", "int8")
     tokens: training budget [tokens]; 0 means random weights, so speed only
     active: mean fraction of ffn groups a selective ffn aims at
+    teacher_share: of a student's loss; the rest is the text's own next token
+    temperature: that both distributions are softened by for a student
     tuning_tokens: budget of each step that trains on, where not the step's own [tokens]
     """
 
@@ -126,6 +128,8 @@ class Recipe:
     teacher: str | None = None  # the name of another candidate, trained from seed 0
     teacher_tokens: int | None = None  # its training budget, where not its size's own
     origin: Origin | None = None  # of public weights, which are read rather than trained
+    teacher_share: float = 0.5
+    temperature: float = 2.0
     tuning_tokens: int | None = None
 
 
@@ -504,6 +508,8 @@ class Transform:
     reshape(shape) -> the shape after it, known without doing it
     packs: the format it stores the matrices inside layers in, "" for none; a format that follows
         stores the others
+    tokens: what it trains on, unless the recipe's tuning_tokens say otherwise
+    taught: whether it needs the recipe's teacher, and trains a new student as long as the first
     """
 
     name: str
@@ -512,6 +518,8 @@ class Transform:
     apply: Callable[[Checkpoint, Recipe, Callable[[str, int, int], None]], Checkpoint]
     source: str
     packs: str = ""
+    tokens: int = 0
+    taught: bool = False
 
 
 class Opened(Protocol):

@@ -133,3 +133,12 @@ def test_tensors_are_listed_once_with_whole_shapes():
     assert all(np.prod(t.shape) > 0 and len(t.shape) == 2 for t in found.values() if t.packed)
     for tensor in found.values():
         assert tensor.shape[tensor.axis] % tensor.parts == 0
+
+
+def test_a_budget_of_tuning_counts_only_where_a_step_tunes():
+    changes = {"tuning_tokens": 1000}
+    slim = candidates.parse("mcsd:nano@slim50+int8", changes=changes)
+    assert slim.tuning_tokens == 1000
+    assert candidates.base(slim) == candidates.parse("mcsd:nano")
+    for name in ("mcsd:nano", "mcsd:nano@gptq4+int8"):
+        assert candidates.parse(name, changes=changes) == candidates.parse(name)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from harness import candidates, plugins, weights, workload
+from harness import candidates, plugins, steps, weights, workload
 from harness import checkpoint as checkpoints
 from harness.make import make, pack
 from harness.records import Recipe
@@ -207,7 +207,7 @@ def test_ternary_weights_have_three_values_a_group_and_learn_to_live_with_them()
 
 def test_the_formats_of_a_recipe_are_known_without_its_weights():
     def of(name):
-        return candidates.formats(candidates.parse(name))
+        return steps.formats(candidates.parse(name).steps)
 
     assert of("mcsd:nano") == ("f32", "f32")
     assert of("mcsd:nano@int4") == ("int4", "int4")

@@ -18,7 +18,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from harness import candidates, export, limits, workload
+from harness import candidates, export, limits, steps, workload
 from harness.engines.llama_cpp import LlamaCpp
 from harness.engines.numba import session as ours
 from harness.errors import Mismatch
@@ -78,7 +78,7 @@ def exported(candidate: str) -> Iterator[Exported]:
         export.export(checkpoint, path)
         with path.open("rb") as file:
             os.fsync(file.fileno())  # or the system writes it while somebody is timed
-        yield Exported(candidate, candidates.formats(recipe)[0], checkpoint, path)
+        yield Exported(candidate, steps.formats(recipe.steps)[0], checkpoint, path)
 
 
 @contextmanager

@@ -13,8 +13,6 @@ from harness.study import rows
 from harness.study.plan import STEP_TIME, Point, key
 from harness.study.task import Task
 
-TUNED_TOKENS = 262_144  # what a step that trains takes, to estimate by
-
 
 def tasks(points: Iterable[Point], folder: Path) -> list[Task]:
     """A task for each base with a trial that is missing: teachers first, then a seed of every arm
@@ -82,7 +80,9 @@ def tokens(task: Task) -> int:
             if chain in made or step not in plugins.transforms():
                 continue
             made.add(chain)
-            total += task.base.tokens if step == "distil" else TUNED_TOKENS
+            transform = plugins.transforms()[step]
+            tuned = point.recipe.tuning_tokens or transform.tokens
+            total += task.base.tokens if transform.taught else tuned if transform.tokens else 0
     return total
 
 

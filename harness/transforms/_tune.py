@@ -51,7 +51,8 @@ def tuned(
 ) -> Checkpoint:
     from harness.training.finetune import finetune  # noqa: PLC0415
 
-    return finetune(checkpoint, FINETUNING_TOKENS, watcher("fine-tune", progress))
+    tokens = recipe.tuning_tokens or FINETUNING_TOKENS
+    return finetune(checkpoint, tokens, watcher("fine-tune", progress))
 
 
 def watcher(stage: str, progress: Callable[[str, int, int], None]) -> Callable[[Progress], None]:

@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.errors import BadInput
 from harness.records import Array, Checkpoint, Recipe, Shape, Transform
-from harness.transforms._tune import inputs_of, tuned
+from harness.transforms._tune import FINETUNING_TOKENS, inputs_of, tuned
 
 
 def apply(
@@ -73,4 +73,5 @@ SPEC = Transform(
     reshape=reshape,
     apply=apply,
     source="head pruning, Michel et al. 2019, by contribution instead of gradient",
+    tokens=FINETUNING_TOKENS,
 )

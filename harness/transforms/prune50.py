@@ -9,7 +9,7 @@ import numpy as np
 
 from harness.errors import BadInput
 from harness.records import Array, Checkpoint, Recipe, Shape, Transform
-from harness.transforms._tune import inputs_of, tuned
+from harness.transforms._tune import FINETUNING_TOKENS, inputs_of, tuned
 
 MULTIPLE = 32  # widths stay multiples of what kernels and groups work in
 
@@ -53,4 +53,5 @@ SPEC = Transform(
     reshape=reshape,
     apply=apply,
     source="structured pruning by activation and weight norm, as Sun et al. 2023 (Wanda) by column",
+    tokens=FINETUNING_TOKENS,
 )

@@ -52,6 +52,7 @@ def _variant(name: str, setting: Setting) -> Transform:
         apply=partial(apply, setting),
         source="straight-through, Bengio et al. 2013; learned scales, Esser et al. 2020 (LSQ)",
         packs=setting.form,
+        tokens=setting.tokens,
     )
 
 

@@ -94,4 +94,5 @@ SPEC = Transform(
     reshape=reshape,
     apply=apply,
     source="Hassibi & Stork 1993, optimal brain surgeon, by column as Kurtic et al. 2023 (ZipLM)",
+    tokens=TOKENS,
 )

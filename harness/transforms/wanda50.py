@@ -85,6 +85,7 @@ def _variant(name: str, how: str, together: int, aware: bool, source: str) -> Tr
         apply=partial(apply, together, aware),
         source=source,
         packs=FORM,
+        tokens=TOKENS,
     )
 
 

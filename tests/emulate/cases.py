@@ -14,7 +14,7 @@ import torch
 
 from harness import checkpoint as checkpoints
 from harness import plugins
-from harness.candidates import cache_of
+from harness.steps import cache_of
 from harness.training.model import from_checkpoint
 from tests import models
 from tests.contract import settled

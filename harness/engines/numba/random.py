@@ -6,9 +6,9 @@ import numpy as np
 
 from harness import packing, plugins
 from harness.candidates import final_shape, tensors
-from harness.candidates import formats as formats_of
 from harness.mixers.attention.spec import slopes
 from harness.records import Array, Checkpoint, Format, Recipe, Tensor
+from harness.steps import formats as formats_of
 
 
 def checkpoint(recipe: Recipe) -> Checkpoint:
@@ -18,7 +18,7 @@ def checkpoint(recipe: Recipe) -> Checkpoint:
     model of billions is made in seconds; the engine gives each layer its own copy.
     """
     rng = np.random.default_rng(recipe.seed)
-    body, other = formats_of(recipe)
+    body, other = formats_of(recipe.steps)
     arrays: dict[str, Array] = {}
     formats: dict[str, str] = {}
     made: dict[tuple[str, str, tuple[int, ...]], dict[str, Array]] = {}
