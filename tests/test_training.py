@@ -15,7 +15,7 @@ from harness import plugins
 from harness.errors import BadCheckpoint, BadInput, TrainingFailed, UnknownName
 from harness.records import Recipe, Shape
 from harness.training import batches, loop, yardstick
-from harness.training.distil import distil, divergence
+from harness.training.distil import Pair, distil, divergence
 from harness.training.evaluate import accuracy, held_out_loss
 from harness.training.finetune import finetune
 from harness.training.loop import Plan, learning_rate, optimise
@@ -256,6 +256,46 @@ def test_a_student_learns_from_its_teacher(tmp_path):
     smaller = replace(recipe(), shape=replace(recipe().shape, vocabulary=64))
     with pytest.raises(BadInput, match="64 symbols"):
         distil(smaller, teacher)
+
+
+def test_layers_of_a_student_are_drawn_to_those_of_its_teacher():
+    """The distance is the textbook one, and its gradient reaches the student alone."""
+    wide = recipe()
+    narrow = replace(wide, shape=replace(wide.shape, width=16, head_width=8))
+    student, teacher = fresh(narrow), fresh(wide)
+    pair, text, kept = Pair(student, teacher), torch.arange(64).view(2, 32), []
+    for model in (student, teacher):
+        for block in model.blocks:
+            block.register_forward_hook(lambda m, given, out: kept.append(out.detach()))
+    with torch.no_grad():
+        teacher(text)
+    student(text)
+    wanted, mine = kept[:2], kept[2:]
+    total = 0.0
+    for x, y in zip(mine, wanted, strict=True):
+        a = np.pad(x.numpy(), ((0, 0), (0, 0), (0, 16)))  # a map begins by adding zeros
+        a, b = (v / np.linalg.norm(v, axis=-1, keepdims=True) for v in (a, y.numpy()))
+        total += np.square(a - b).sum(-1).mean() / 2
+    assert pair.distance().item() == pytest.approx(total, rel=1e-5)
+    pair.distance().backward()
+    assert student.embedding.grad.abs().max() > 0
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+def test_a_student_of_other_layers_cannot_follow_each_of_them(tmp_path):
+    teacher = train(recipe(1), state_folder=tmp_path)
+    found = distil(recipe(2), teacher, hidden=True, state_folder=tmp_path)
+    assert set(found.arrays) == set(teacher.arrays)
+    fewer = replace(recipe(2), shape=replace(recipe().shape, layers=1, mixers=("mcsd",)))
+    with pytest.raises(BadInput, match="has 1 layers and its teacher"):
+        distil(fewer, teacher, hidden=True)
+
+
+def test_a_pair_of_equals_is_at_no_distance():
+    model = fresh(recipe())
+    pair = Pair(model, model)
+    model(torch.arange(64).view(2, 32))
+    assert pair.distance().item() == pytest.approx(0, abs=1e-10)
 
 
 def test_softened_divergence_is_the_textbook_one():

@@ -1,8 +1,12 @@
-"""A student of the same shape trained towards a larger teacher's next-token distribution."""
+"""A student of the same shape trained towards a larger teacher's next-token distribution.
+
+`distilhidden`: towards what the teacher's layers hand on as well, where both have as many.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 from harness import candidates
 from harness import checkpoint as checkpoints
@@ -12,11 +16,14 @@ from harness.transforms._tune import watcher
 
 
 def apply(
-    checkpoint: Checkpoint, recipe: Recipe, progress: Callable[[str, int, int], None]
+    hidden: bool,
+    checkpoint: Checkpoint,
+    recipe: Recipe,
+    progress: Callable[[str, int, int], None],
 ) -> Checkpoint:
     """A student with the recipe's budget; the undistilled weights give only their shape.
 
-    Raises BadInput when the teacher has not been trained.
+    Raises BadInput when the teacher has not been trained, or has other layers where they matter.
     """
     from harness.training.distil import distil  # noqa: PLC0415
 
@@ -29,13 +36,33 @@ def apply(
             f"the teacher {teacher.name} is not trained; run `edgewise train {teacher.name}` first"
         )
     student = checkpoint.recipe
-    return distil(student, checkpoints.load(path), watcher("distil", progress))
+    return distil(
+        student,
+        checkpoints.load(path),
+        watcher("distil", progress),
+        share=recipe.teacher_share,
+        temperature=recipe.temperature,
+        hidden=hidden,
+    )
 
 
-SPEC = Transform(
-    name="distil",
-    summary="trained towards a larger teacher of the same mixer",
-    reshape=lambda shape: shape,
-    apply=apply,
-    source="Hinton, Vinyals & Dean 2015",
+def _variant(name: str, summary: str, hidden: bool, source: str) -> Transform:
+    return Transform(
+        name=name,
+        summary=f"trained towards a larger teacher of the same mixer{summary}",
+        reshape=lambda shape: shape,
+        apply=partial(apply, hidden),
+        source=source,
+        taught=True,
+    )
+
+
+SPEC = _variant("distil", "", False, "Hinton, Vinyals & Dean 2015")
+VARIANTS = (
+    _variant(
+        "distilhidden",
+        ", layer by layer too",
+        True,
+        "Romero et al. 2015, FitNets; all layers as Jiao et al. 2020, TinyBERT",
+    ),
 )
