@@ -56,6 +56,18 @@ def test_an_arm_knows_the_grid_its_learning_rate_came_from(load):
     assert points["attention:nano"].rates == ()
 
 
+def test_a_tuning_is_of_the_same_candidate_before_it_is_of_the_same_side(load):
+    other = TEXT[TEXT.index("[[tuning]]") : TEXT.index("[[timing]]")].replace("3e-3", "9e-3")
+    other = other.replace('"mcsd"', '"fixed"').replace('"mcsd:nano"', '"mcsd-paper:nano"')
+    text = TEXT.replace('"mcsd:nano"', '"mcsd-paper:nano"', 1).replace(
+        "[[timing]]", other + "[[timing]]"
+    )
+    study = load(text)
+    assert plan.tuning_of(study, study.arm[1]).name == "fixed"
+    assert plan.tuning_of(study, replace(study.arm[1], tuned="mcsd")).name == "mcsd"
+    assert plan.tuning_of(study, study.arm[0]) is None
+
+
 def test_two_arms_of_one_recipe_share_their_trials(load):
     arms = TEXT[TEXT.index("[[arm]]") : TEXT.index("[[tuning]]")]
     twins = arms.replace('"attention"', '"other"').replace('"mcsd"', '"another"')

@@ -128,7 +128,7 @@ def _used(study: Study, one: Tuning, best: float | None) -> str:
     """What the arms of this side train with, and whether the grid says so too."""
     names: dict[float, list[str]] = {}
     for arm in study.arm:
-        if (arm.tuned or plan.side(arm)) == one.name:
+        if plan.tuning_of(study, arm) == one:
             names.setdefault(plan.recipe(arm, "", 0).learning_rate, []).append(f"`{arm.name}`")
     said = [
         f"{rate:g} ({'the best of the grid' if rate == best else 'NOT the best of the grid'}): "

@@ -44,9 +44,14 @@ def figures(study: Study, found: Sequence[Standing], folder: Path) -> tuple[list
 
 
 def _tradeoffs(study: Study, found: Sequence[Standing], folder: Path) -> list[Callable[[], Path]]:
-    """Of the task that the study begins with, by the protocol its arms are compared in."""
+    """Of the task that the study begins with, by the protocol its arms are compared in.
+
+    Ablations, all but the first of a ranking, are left to their table.
+    """
     first = found[0]
-    points = [p for p in found if (p.task, p.protocol) == (first.task, first.protocol)]
+    ablated = {name for ranking in study.ranking for name in ranking.arms[1:]}
+    here = [p for p in found if (p.task, p.protocol) == (first.task, first.protocol)]
+    points = [p for p in here if p.arm not in ablated]
     score = f"{first.metric}, {first.task}"
     memory = {"": [_spot(p, _exact(resident(p))) for p in points]}
 

@@ -27,7 +27,8 @@ class Arm:
         by the first of them unless told otherwise
     task: arms of one task are compared with each other; by corpus and window unless told otherwise
     side: what an arm stands for in comparisons of two sides; its mixer unless told otherwise
-    tuned: the tuning that its learning rate comes from; that of its side's name by default
+    tuned: the tuning that its learning rate comes from; one of its candidate, else of its side's
+        name by default
     """
 
     name: str

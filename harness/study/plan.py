@@ -65,13 +65,21 @@ def points(study: Study, pattern: str = "*") -> list[Point]:
 
 
 def point(study: Study, arm: Arm, step: str, protocol: str, seed: int) -> Point:
-    grid = next((t for t in study.tuning if t.name == (arm.tuned or side(arm))), None)
+    grid = tuning_of(study, arm)
     return Point(
         recipe=recipe(arm, step, seed),
         protocol=protocol,
         rates=grid.rates if grid else (),
         rates_corpus=grid.corpus if grid else "",
     )
+
+
+def tuning_of(study: Study, arm: Arm) -> Tuning | None:
+    """Where the arm's learning rate comes from: as it says, else of its candidate, or its side."""
+    chosen = [t for t in study.tuning if t.name == arm.tuned] if arm.tuned else []
+    alike = [t for t in study.tuning if t.candidate == arm.candidate]
+    beside = [t for t in study.tuning if t.name == side(arm)]
+    return next(iter((*chosen, *alike, *beside)), None)
 
 
 def tuning_point(tuning: Tuning, rate: float, seed: int) -> Point:
