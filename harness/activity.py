@@ -21,11 +21,13 @@ class Activity:
     """Of tokens in the order of the text, each being what the next one is predicted from.
 
     share (n,): of groups of neurons that ran, mean over layers; nats (n,): what the prediction
-    cost, float64; places (n,): in the text
+    cost, float64; own (n,): what the token itself cost when it was predicted, nan where nothing
+    came before it in its window; places (n,): in the text
     """
 
     share: Array
     nats: Array
+    own: Array
     places: Array
 
 
@@ -59,14 +61,31 @@ def of(
                 shares.append(engine.ran(session, end - at))
                 nats.append(losses.nats_of(logits, tokens[at + 1 : end + 1]))
             progress(done + 1, len(stretches))
+    costs = np.concatenate(nats)
+    own = np.roll(costs, 1)
+    own[np.cumsum([0] + [s.last - s.first for s in stretches[:-1]])] = np.nan
     return Activity(
         share=np.concatenate(shares),
-        nats=np.concatenate(nats),
+        nats=costs,
+        own=own,
         places=np.concatenate([np.arange(s.first, s.last) for s in stretches]),
     )
 
 
 def correlation(found: Activity) -> float:
-    """Pearson's, of the share that ran and the nats it cost; nan where every token ran as much."""
+    """Pearson's, of the share that ran for a token and the nats of predicting the next one.
+
+    nan where every token ran as much.
+    """
+    return _pearson(found.share, found.nats)
+
+
+def surprise(found: Activity) -> float:
+    """The same with the nats of the token itself: whether what was unexpected makes more run."""
+    known = np.isfinite(found.own)
+    return _pearson(found.share[known], found.own[known])
+
+
+def _pearson(first: Array, second: Array) -> float:
     with np.errstate(invalid="ignore"):
-        return float(np.corrcoef(found.share, found.nats)[0, 1])
+        return float(np.corrcoef(first, second)[0, 1])

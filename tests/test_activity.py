@@ -113,6 +113,9 @@ def test_losses_are_those_of_windows_whatever_one_call_can_hold(chunked, monkeyp
     np.testing.assert_allclose(found.nats, cost.nats, rtol=1e-4)
     np.testing.assert_array_equal(found.places + 1, cost.places)
     assert len(found.share) == 192
+    assert np.isnan(found.own).nonzero()[0].tolist() == [0, 64, 128]
+    later = np.delete(np.arange(192), [0, 64, 128])
+    np.testing.assert_array_equal(found.own[later], found.nats[later - 1])
     assert found.share.std() > 0
 
 
@@ -123,7 +126,10 @@ def test_a_dense_ffn_has_no_activity_to_tell():
 
 def test_correlation_is_pearsons():
     share, nats = np.random.default_rng(0).random((2, 50))
-    found = activity.Activity(share=share, nats=nats, places=np.arange(50))
+    own = np.concatenate([[np.nan], nats[:-1]])
+    found = activity.Activity(share=share, nats=nats, own=own, places=np.arange(50))
     wanted = ((share - share.mean()) * (nats - nats.mean())).mean() / share.std() / nats.std()
     assert activity.correlation(found) == pytest.approx(wanted)
+    pairs = np.stack([share[1:], nats[:-1]])
+    assert activity.surprise(found) == pytest.approx(np.corrcoef(pairs)[0, 1])
     assert np.isnan(activity.correlation(replace(found, share=np.full(50, 0.25))))

@@ -83,7 +83,11 @@ def by_activity(checkpoint: Checkpoint) -> Scored:
         )
         for part in order
     )
-    figures = {"active": float(seen.share.mean()), "correlation": activity.correlation(seen)}
+    figures = {
+        "active": float(seen.share.mean()),
+        "correlation": activity.correlation(seen),
+        "surprise": activity.surprise(seen),
+    }
     letters = _bytes(checkpoint.recipe.corpus, text[seen.places[:PASSAGE]])
     passage = zip(letters, seen.share[:PASSAGE], seen.nats[:PASSAGE], strict=True)
     return Scored(
