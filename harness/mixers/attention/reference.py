@@ -96,9 +96,9 @@ class Attention(nn.Module):
         v = projected[:, h + g :]
         if self.alibi:
             q, k = projected[:, :h], projected[:, h : h + g]
-            mixed = F.scaled_dot_product_attention(
-                q, k, v, attn_mask=bias(self.slopes, n), enable_gqa=h != g
-            )
+            # of four axes: with three, all chances are made, and kept for the way back
+            mask = bias(self.slopes, n).expand(b, -1, -1, -1)
+            mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=h != g)
         else:
             turned = rotate(projected[:, : h + g], self.speeds)
             q, k = turned[:, :h], turned[:, h:]
