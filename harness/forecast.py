@@ -26,7 +26,7 @@ def rows(known: Sequence[Row], devices: Iterable[Device], fit: Fit | None = None
     for row in sorted((row for row in known if row.environment), key=_worth):
         points[row.candidate, row.workload] = row
         # the first token takes a prompt of fixed length, whatever else was measured
-        if (row.candidate, FIRST) not in points:
+        if (row.candidate, FIRST) not in points and row.phase != "train":
             points[row.candidate, FIRST] = replace(
                 row, workload=FIRST, phase=first.phase, tokens=first.tokens, depth=first.depth
             )
@@ -78,9 +78,8 @@ def workload_of(row: Row) -> Workload:
     resident = 0
     if isinstance(row.resident, Measured):
         resident = round(row.resident.samples[0])
-    return workload.build(
-        recipe, candidates.final_shape(recipe), workload.parse(row.workload), resident
-    )
+    run = workload.of(recipe, row.workload)
+    return workload.build(recipe, candidates.final_shape(recipe), run, resident)
 
 
 def point(
@@ -88,14 +87,15 @@ def point(
 ) -> Row:
     """A candidate that was never measured, on a device. Raises UnknownName, BadInput."""
     recipe = candidates.parse(candidate)
-    run = workload.parse(name)
+    run = workload.of(recipe, name)
+    engine = workload.engine_of(run.phase)
     spec = workload.build(recipe, candidates.final_shape(recipe), run)
     if threads is not None and not 1 <= threads <= _cores(device):
         raise BadInput(f"{device.name} has {_cores(device)} cores; {threads} threads do not fit")
     best, count = (
-        _fastest(spec, device, "numba", fit)
+        _fastest(spec, device, engine, fit)
         if threads is None
-        else (project(spec, device, threads, "numba", fit), threads)
+        else (project(spec, device, threads, engine, fit), threads)
     )
     return Row(
         candidate=candidate,
@@ -108,14 +108,16 @@ def point(
         tokens=run.tokens,
         depth=run.depth,
         threads=count,
-        engine="numba",
+        engine=engine,
         seconds=_doubted(best, candidate),
         joules=energy.modelled(best, spec, device, count),
         resident=Projected(
             value=spec.resident_bytes,
             low=spec.resident_bytes,
             high=1.2 * spec.resident_bytes,  # scratch, not counted before the engine lays it out
-            model="formats and state",
+            model="weights, gradients, moments and what is kept"
+            if run.phase == "train"
+            else "formats and state",
         ),
         quality=None,
         weight_bytes=spec.weight_bytes,

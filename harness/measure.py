@@ -4,23 +4,16 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
+from importlib import metadata
 from pathlib import Path
-from typing import Any
 
-import pyperf
-
-from harness import candidates, energy, host, memory, plugins, workload
+from harness import candidates, energy, host, memory, plugins, spawn, workload
 from harness import checkpoint as checkpoints
 from harness.engines.numba import plan
-from harness.errors import WorkerFailed
 from harness.records import (
     Checkpoint,
     Environment,
@@ -32,37 +25,13 @@ from harness.records import (
     Row,
     Workload,
 )
-from harness.worker import PREFIX, Job
+from harness.spawn import Effort
+from harness.worker import Job
 from targets.profile import Device
 
-KEPT: tuple[str, ...] = (
-    "EDGEWISE_CACHE",
-    "EDGEWISE_DATA",
-    "EDGEWISE_PLUGINS",
-    "EDGEWISE_PLAIN",
-    "PYTHONPATH",
-)
-KEPT += ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "HOME", "XDG_CACHE_HOME", "LD_LIBRARY_PATH")
 SAVED_BYTES = 2**30
+WORKERS = {"numba": "harness.worker", "torch": "harness.trainer"}  # by engine
 FALLBACK_TEXT = b"The engine reads this sentence again and again while it is timed. "
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Effort:
-    """How long to try: worker processes, values of each, and the least time of a value [s]."""
-
-    processes: int = 3
-    values: int = 4  # twelve samples in all: a 90th percentile needs ten
-    warmups: int = 1
-    shortest: float = 0.06
-    timeout: float = 600.0  # of one candidate's workloads at one thread count
-
-    @property
-    def quick(self) -> bool:
-        return self.processes < 2
-
-
-QUICK = Effort(processes=1, values=2, shortest=0.02)
 
 
 def measure(
@@ -81,57 +50,76 @@ def measure(
     keep(name, content) stores pyperf's own file, for `pyperf stats`. Raises WorkerFailed when
     the worker dies, hangs or runs out of memory, DoesNotFit before it could.
     """
-    runs = [workload.parse(name) for name in workloads]
-    memory.require(checkpoint.recipe, runs, environment.memory_bytes)
+    recipe, shape = checkpoint.recipe, checkpoint.shape
+    runs = [workload.of(recipe, name) for name in workloads]
+    memory.require(recipe, runs, environment.memory_bytes)
+    weights, rows = checkpoints.checkpoint_hash(checkpoint), []
+    for engine, module in WORKERS.items():
+        mine = [run for run in runs if workload.engine_of(run.phase) == engine]
+        found = _spawned(checkpoint, mine, threads, effort, module, keep) if mine else {}
+        after = host.finished(environment)
+        for run in mine:
+            bench, facts = found[run.name], found[run.name].facts
+            spec = workload.build(recipe, shape, run, known=checkpoint.formats)
+            seconds = Measured(samples=bench.values, method="pyperf", flags=_flags(run, checkpoint))
+            peak = facts.get("peak_bytes")
+            rows.append(
+                Row(
+                    candidate=recipe.name,
+                    recipe_hash=checkpoints.recipe_hash(recipe),
+                    checkpoint_hash=weights,
+                    parameters=candidates.parameters(shape),
+                    device=environment.device or "host",
+                    workload=run.name,
+                    phase=run.phase,
+                    tokens=run.tokens,
+                    depth=run.depth,
+                    threads=threads,
+                    engine=engine,
+                    kernel_hash=kernel_hash(engine),
+                    seconds=seconds,
+                    joules=_energy(bench.joules, seconds, spec, device, threads),
+                    resident=Measured(samples=(facts["resident_bytes"],), method="counted"),
+                    quality=quality,
+                    environment=after,
+                    weight_bytes=spec.weight_bytes,
+                    state_bytes=spec.state_bytes,
+                    operations=spec.operations,
+                    compile_seconds=facts.get("compile_seconds"),
+                    peak=Measured(samples=(peak,), method="VmHWM") if peak else None,
+                    baseline_bytes=int(facts.get("baseline_bytes", 0)) or None,
+                    seed=recipe.seed,
+                    quick=effort.quick,
+                    recipe=for_row(recipe),
+                )
+            )
+    return sorted(rows, key=lambda row: [run.name for run in runs].index(row.workload))
+
+
+def kernel_hash(engine: str) -> str:
+    """What names the code that an engine is timed with."""
+    return plan.fingerprint() if engine == "numba" else f"torch {metadata.version('torch')}"
+
+
+def _spawned(
+    checkpoint: Checkpoint,
+    runs: Sequence[workload.Run],
+    threads: int,
+    effort: Effort,
+    module: str,
+    keep: Callable[[str, bytes], object] | None,
+) -> dict[str, spawn.Bench]:
+    """What a worker's module finds, by workload."""
     with tempfile.TemporaryDirectory(prefix="edgewise-") as name:
         folder = Path(name)
-        job = _job(checkpoint, workloads, threads, folder)
-        suite = _spawn(job, folder, threads, effort, checkpoint.recipe.name)
-        joules = _joules(folder / "job.joules")
+        job = _job(checkpoint, [run.name for run in runs], threads, folder)
+        found = spawn.run(module, job, threads, effort, checkpoint.recipe.name)
         if keep is not None:
             slug = re.sub(r"[^a-z0-9.]+", "-", checkpoint.recipe.name)
-            packed = gzip.compress((folder / "out.json").read_bytes(), mtime=0)
+            slug += "-train" if module != WORKERS["numba"] else ""
+            packed = gzip.compress((folder / spawn.OUTPUT).read_bytes(), mtime=0)
             keep(f"{slug}_{threads}t.json.gz", packed)
-    after, weights = host.finished(environment), checkpoints.checkpoint_hash(checkpoint)
-    rows = []
-    for run in runs:
-        bench = suite[run.name]
-        spec = workload.build(checkpoint.recipe, checkpoint.shape, run, known=checkpoint.formats)
-        seconds = Measured(samples=bench["values"], method="pyperf", flags=_flags(run, checkpoint))
-        facts = bench["facts"]
-        rows.append(
-            Row(
-                candidate=checkpoint.recipe.name,
-                recipe_hash=checkpoints.recipe_hash(checkpoint.recipe),
-                checkpoint_hash=weights,
-                parameters=candidates.parameters(checkpoint.shape),
-                device=environment.device or "host",
-                workload=run.name,
-                phase=run.phase,
-                tokens=run.tokens,
-                depth=run.depth,
-                threads=threads,
-                engine="numba",
-                kernel_hash=plan.fingerprint(),
-                seconds=seconds,
-                joules=_energy(joules.get(run.name, ()), seconds, spec, device, threads),
-                resident=Measured(samples=(facts["resident_bytes"],), method="counted"),
-                quality=quality,
-                environment=after,
-                weight_bytes=spec.weight_bytes,
-                state_bytes=spec.state_bytes,
-                operations=spec.operations,
-                compile_seconds=facts["compile_seconds"],
-                peak=Measured(samples=(facts["peak_bytes"],), method="VmHWM")
-                if "peak_bytes" in facts
-                else None,
-                baseline_bytes=int(facts.get("baseline_bytes", 0)) or None,
-                seed=checkpoint.recipe.seed,
-                quick=effort.quick,
-                recipe=for_row(checkpoint.recipe),
-            )
-        )
-    return rows
+    return found
 
 
 def for_row(recipe: Recipe) -> Recipe | None:
@@ -172,77 +160,6 @@ def _text(checkpoint: Checkpoint) -> tuple[int, ...]:
     return tuple((i * 7919) % vocabulary for i, _ in enumerate(FALLBACK_TEXT * 16))
 
 
-def _spawn(
-    job: Path, folder: Path, threads: int, effort: Effort, name: str
-) -> dict[str, dict[str, Any]]:
-    cores = host.affinity_for(threads)
-    command = [sys.executable, "-m", "harness.worker", "--job", str(job), "--quiet"]
-    command += ["-o", str(folder / "out.json"), "--processes", str(effort.processes)]
-    command += ["--values", str(effort.values), "--warmups", str(effort.warmups)]
-    command += ["--min-time", str(effort.shortest), "--inherit-environ", ",".join(KEPT)]
-    if cores:
-        command += ["--affinity", ",".join(map(str, cores))]
-    root = str(Path(__file__).parents[1])
-    path = os.pathsep.join(filter(None, (root, os.environ.get("PYTHONPATH", ""))))
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONPATH": path},
-        start_new_session=True,  # so that a hanging worker dies with its manager
-    ) as process:
-        try:
-            _, errors = process.communicate(timeout=effort.timeout)
-        except BaseException as error:
-            os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
-            if isinstance(error, subprocess.TimeoutExpired):
-                raise WorkerFailed(
-                    f"{name}: the timing worker hung and was stopped after {effort.timeout:.0f} s"
-                ) from None
-            raise
-    if process.returncode:
-        raise WorkerFailed(f"{name}: {_reason(process.returncode, errors)}")
-    suite = pyperf.BenchmarkSuite.load(str(folder / "out.json"))
-    return {
-        bench.get_name(): {"values": bench.get_values(), "facts": _facts(bench)}
-        for bench in suite.get_benchmarks()
-    }
-
-
-def _reason(code: int, errors: str) -> str:
-    """One line from a dead worker: out of memory, a signal, or its last error."""
-    lines = [line for line in errors.strip().splitlines() if line.strip()]
-    killed = code in (-signal.SIGKILL, 128 + signal.SIGKILL) or "exit code -9" in errors
-    if killed or "MemoryError" in errors or "ArrayMemoryError" in errors:
-        return "the timing worker ran out of memory or was killed"
-    told = [
-        line for line in lines if re.match(r"(harness\.errors\.)?\w+(Error|Mismatch|\w+): ", line)
-    ]
-    last = told[0] if told else (lines[-1] if lines else "no message")
-    return f"the timing worker failed ({code}): {last.removeprefix('harness.errors.')}"
-
-
-def _facts(bench: pyperf.Benchmark) -> dict[str, float]:
-    """Medians over the workers of what they noted."""
-    found: dict[str, list[float]] = {}
-    for run in bench.get_runs():
-        for key, value in run.get_metadata().items():
-            if key.startswith(PREFIX):
-                found.setdefault(key.removeprefix(PREFIX), []).append(float(value))
-    return {key: sorted(values)[len(values) // 2] for key, values in found.items()}
-
-
-def _joules(path: Path) -> dict[str, tuple[float, ...]]:
-    found: dict[str, tuple[float, ...]] = {}
-    if path.exists():
-        for line in path.read_text("utf-8").splitlines():
-            name, value = json.loads(line)
-            found[name] = (*found.get(name, ()), value)
-    return found
-
-
 def _energy(
     samples: Sequence[float],
     seconds: Measured,
@@ -259,7 +176,7 @@ def _energy(
 
 def _flags(run: workload.Run, checkpoint: Checkpoint) -> tuple[str, ...]:
     beyond = run.depth + run.tokens > checkpoint.shape.context and checkpoint.provenance
-    found = ("beyond trained context",) if beyond else ()
+    found = ("beyond trained context",) if beyond and run.phase != "train" else ()
     return found + candidates.doubts(checkpoint.recipe.name)
 
 
@@ -272,7 +189,8 @@ def failed_row(
     quick: bool = False,
 ) -> Row:
     """The row of a point that could not be timed, with the reason."""
-    run, failure = workload.parse(name), Failed(reason=reason)
+    run, failure = workload.of(recipe, name), Failed(reason=reason)
+    engine = workload.engine_of(run.phase)
     return Row(
         candidate=recipe.name,
         recipe_hash=checkpoints.recipe_hash(recipe),
@@ -284,8 +202,8 @@ def failed_row(
         tokens=run.tokens,
         depth=run.depth,
         threads=threads,
-        engine="numba",
-        kernel_hash=plan.fingerprint(),
+        engine=engine,
+        kernel_hash=kernel_hash(engine),
         seconds=failure,
         joules=failure,
         resident=failure,

@@ -74,6 +74,8 @@ def own(
         device = devices.get(row.device) or devices.get(host)
         if row.engine != "numba" or not isinstance(row.seconds, Measured) or device is None:
             continue
+        if row.phase == "train":
+            continue
         steps = row.tokens if row.phase == "decode" else 1
         found.append(
             Observation(

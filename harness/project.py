@@ -11,6 +11,11 @@ from harness.roofline import Fit
 from harness.settings import Setting, Work, isa, points
 from targets.profile import Device
 
+TRAINING = "train-1"  # how a step becomes work, see work_of
+PRODUCTS = "numba"  # PyTorch's float32 products are taken to be as good as ours
+PASSES = 3  # through the layers: forward, and backward to the inputs and to the weights
+NEVER_TRAINED = "extrapolates: no training step was in the fit"
+
 
 def project(
     workload: Workload,
@@ -21,8 +26,9 @@ def project(
 ) -> Projected | Failed:
     """Seconds of the whole run on a device: tokens x step of a decode, the prompt of a prefill.
 
-    The interval covers 90 % of devices that the fit has not seen (leave-one-out). Raises
-    BadInput when threads is no positive number.
+    The interval covers 90 % of devices that the fit has not seen (leave-one-out). An optimiser
+    step is a prompt of its products, three passes through the layers, and the bytes that they
+    keep and that AdamW moves. Raises BadInput when threads is no positive number.
     """
     if threads < 1:
         raise BadInput(f"threads must be at least 1, got {threads}")
@@ -32,12 +38,16 @@ def project(
             f"{device.name} has {_bytes(device.memory_bytes.value)} for a program"
         )
     fit = fit or roofline.load()
-    setting = Setting(work=work_of(workload), device=device, threads=threads, engine=engine)
+    trains = workload.phase == "train"
+    runs = PRODUCTS if trains else engine
+    setting = Setting(work=work_of(workload), device=device, threads=threads, engine=runs)
     parts = roofline.seconds(points([setting], fit), fit.names, fit.values)
     steps = workload.tokens if workload.phase == "decode" else 1
     value = float(parts.total[0]) * steps
     flags = doubts(setting, fit)
-    low, high = widened(fit.intervals[workload.phase], len(flags))
+    if trains:
+        flags = (*flags, NEVER_TRAINED)
+    low, high = widened(fit.intervals[setting.work.phase], len(flags))
     shares = {
         "memory": float(parts.memory[0]),
         "compute": float(parts.compute[0]),
@@ -47,7 +57,7 @@ def project(
         value=value,
         low=value * math.exp(low),
         high=value * math.exp(high),
-        model=fit.model,
+        model=f"{fit.model}, {TRAINING}" if trains else fit.model,
         bound=max(shares, key=lambda k: shares[k]),
         flags=flags,
     )
@@ -64,6 +74,16 @@ def work_of(workload: Workload) -> Work:
         else:
             others += work
     streamed = workload.weight_bytes + workload.state_bytes
+    if workload.phase == "train":
+        return Work(
+            phase="prefill",
+            tokens=min(workload.tokens, roofline.PASS),  # one pass: its bytes are counted whole
+            layers=PASSES * workload.layers,
+            weights=weights,
+            others=others,
+            streamed_bytes=streamed,
+            resident_bytes=workload.resident_bytes,
+        )
     return Work(
         phase=workload.phase,
         tokens=workload.tokens if workload.phase == "prefill" else 1,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Array: TypeAlias = NDArray[Any]
+Phase: TypeAlias = Literal["prefill", "decode", "train"]
 SCHEMA = 1  # raised by one whenever a stored field changes meaning
 
 # ---- what is tried -------------------------------------------------------------------------
@@ -216,12 +217,12 @@ class Call:
 class Workload:
     """What one run executes, in order: `tokens` tokens from context depth `depth`.
 
-    name: pp128, tg64, tg64 @ d4096, ttft. Calls are those of ONE step: of the whole prompt for
-    a prefill, of one token (at the middle of the run) for a decode.
+    name: pp128, tg64, tg64 @ d4096, ttft, train. Calls are those of ONE step: of the whole prompt
+    for a prefill, of one token (at the middle of the run) for a decode, of one optimiser step.
     """
 
     name: str
-    phase: Literal["prefill", "decode"]
+    phase: Phase
     tokens: int
     depth: int
     layers: int
@@ -339,7 +340,7 @@ class Row:
     parameters: int
     device: str  # "host" names this machine when no profile fits
     workload: str
-    phase: Literal["prefill", "decode"]
+    phase: Phase
     tokens: int
     depth: int
     threads: int
@@ -426,6 +427,8 @@ class Mixer:
         4 bytes
     calls(shape, tokens, depth): kernel calls of one layer for `tokens` new tokens at `depth`
     forward(shape), begin: names of its functions in engine.py, of a layer and before the first one
+    kept(shape, b, n): values that one layer keeps of b windows of n tokens while it is trained,
+        besides what its calls put out
     folder: where its reference.py and engine.py are; options: what a named variant sets there
     """
 
@@ -437,6 +440,7 @@ class Mixer:
     source: str
     forward: Callable[[Shape], str] = lambda shape: "forward"
     begin: str = "begin"
+    kept: Callable[[Shape, int, int], int] = lambda shape, b, n: 0
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
@@ -446,12 +450,14 @@ class Ffn:
 
     calls(shape, tokens, active): kernel calls of one layer; `active` is the mean fraction of
     its groups that run, 1 for a dense one
+    kept(shape, b, n): as of a Mixer
     """
 
     name: str
     tensors: Callable[[Shape], tuple[Tensor, ...]]
     calls: Callable[[Shape, int, float], tuple[Call, ...]]
     source: str
+    kept: Callable[[Shape, int, int], int] = lambda shape, b, n: 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

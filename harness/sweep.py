@@ -17,8 +17,9 @@ from harness import checkpoint as checkpoints
 from harness.engines.numba import plan as plans
 from harness.errors import BadInput, CannotWrite, HarnessError, NoTokenizer
 from harness.make import make
-from harness.measure import QUICK, Effort, failed_row, measure
+from harness.measure import failed_row, kernel_hash, measure
 from harness.records import Checkpoint, Environment, Quality, Row
+from harness.spawn import QUICK, Effort
 from harness.verify import agree
 from targets import profile
 from targets.profile import Device
@@ -96,9 +97,9 @@ def load(path: Path, devices: Path | None = None) -> Sweep:
         key = ".".join(map(str, first["loc"]))
         raise BadInput(f"{path}: {key}: {first['msg']}, got {first['input']!r}") from None
     for point in expand(sweep, 1):
-        candidates.parse(point.candidate, corpus=sweep.corpus)
+        recipe = candidates.parse(point.candidate, corpus=sweep.corpus)
         for name in point.workloads:
-            workload.parse(name)
+            workload.of(recipe, name)
     for name in sweep.project.devices:
         profile.load(name, devices)
     return sweep
@@ -171,7 +172,8 @@ def _do(
     recipe = candidates.parse(point.candidate, corpus=sweep.corpus)
     kept: list[Row] = []
     try:
-        memory.require(recipe, map(workload.parse, point.workloads), environment.memory_bytes)
+        runs = [workload.of(recipe, name) for name in point.workloads]
+        memory.require(recipe, runs, environment.memory_bytes)
         checkpoint = make(recipe, lambda text, done, total: watch.stage(point, text, done, total))
         keys = _keys(point, checkpoint, environment, effort.quick)
         todo = tuple(w for w, key in keys.items() if not store.has(folder, key))
@@ -243,4 +245,8 @@ def _keys(
         kernel_hash=plans.fingerprint(),
         quick=quick,
     )
-    return {name: replace(key, workload=name) for name in point.workloads}
+    engines = {name: workload.engine_of(workload.parse(name).phase) for name in point.workloads}
+    return {
+        name: replace(key, workload=name, engine=engine, kernel_hash=kernel_hash(engine))
+        for name, engine in engines.items()
+    }

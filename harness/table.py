@@ -22,7 +22,7 @@ LEGEND = (
     "kind: of time, energy, memory: M measured, P projected, F failed; "
     "~ projected, with its 90 % interval; measured: median with its 95 % interval; "
     "of limit: of memory bandwidth (decode; cache: of that of the last-level cache, which smaller "
-    "caches exceed) or of peak arithmetic (prefill)"
+    "caches exceed) or of peak arithmetic (prefill, train)"
 )
 
 
@@ -80,7 +80,7 @@ def interval(reading: Reading) -> str:
 
 
 def time(row: Row) -> Reading | None:
-    """Seconds a generated token takes, or a whole prompt in a prefill."""
+    """Seconds a generated token takes, a whole prompt in a prefill, or a training step."""
     return evidence.per(evidence.read(row.seconds), row.tokens if row.phase == "decode" else 1)
 
 
@@ -192,7 +192,7 @@ def _block(group: Sequence[Row], footnotes: dict[str, int], wide: bool) -> Table
     from rich import box  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    each = "token" if group[0].phase == "decode" else "prompt"
+    each = {"decode": "token", "prefill": "prompt", "train": "step"}[group[0].phase]
     columns = (CANDIDATE, MARKS, Column(f"time/ {each}", _time, right=True), *NUMBERS)
     table = Table(box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0), pad_edge=False, show_edge=False)
     for column in columns:
@@ -218,7 +218,7 @@ def markdown(rows: Iterable[Row]) -> str:
     flags = Column("flags", lambda row: ("; ".join(evidence.notes(row)),))
     energy = Column(ENERGY.title, _energy_interval, right=True)
     numbers = (energy if column is ENERGY else column for column in NUMBERS)
-    time_each = Column("time per token or prompt", _time, right=True)
+    time_each = Column("time per token, prompt or step", _time, right=True)
     columns = (CANDIDATE, *PLACE, MARKS, time_each, *numbers, flags)
     titles = (c.title.replace("/ ", "/").replace(" /", "/") for c in columns)
     lines = ["| " + " | ".join(titles) + " |"]

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import json
 import time
-from argparse import Namespace
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 import pyperf
@@ -23,11 +24,15 @@ from harness.engines.numba import session as engine
 from harness.errors import Mismatch, NoMeter
 from harness.make import make
 from harness.records import Array, Checkpoint, Recipe
-from harness.workload import Run, parse
+from harness.workload import Run, of
 
 PREFIX = "edgewise_"
 AGREEMENT = 1e-3  # of prefill and decode, relative to the largest logit; both run one code
 CHECKED = 24  # tokens
+
+
+# job, run, a place for notes, the file for joules -> loops -> seconds for that many runs
+Prepare: TypeAlias = "Callable[[Job, Run, dict[str, float], Path], Callable[[int], float]]"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,8 +48,13 @@ class Job:
 
 
 def main() -> None:
+    serve("harness.worker", _prepare)
+
+
+def serve(module: str, prepare: Prepare) -> None:
+    """Run pyperf's script for the job on the command line; `prepare` is what one worker does."""
     runner = pyperf.Runner(
-        program_args=("-m", "harness.worker"),
+        program_args=("-m", module),
         add_cmdline_args=lambda command, given: command.extend(("--job", given.job)),
     )
     runner.argparser.add_argument("--job", required=True)
@@ -53,7 +63,10 @@ def main() -> None:
     for index, name in enumerate(job.workloads):
         time_runs: Callable[[int], float] = _never
         if given.worker and given.worker_task == index:
-            time_runs = _prepare(job, parse(name), runner, given)
+            notes: dict[str, float] = {}
+            joules = Path(given.job).with_suffix(".joules")
+            time_runs = prepare(job, of(job.recipe, name), notes, joules)
+            runner.metadata.update({PREFIX + key: value for key, value in notes.items() if value})
         runner.bench_time_func(name, time_runs)
 
 
@@ -67,8 +80,8 @@ def _never(loops: int) -> float:
     raise RuntimeError("the manager process times nothing")
 
 
-def _prepare(job: Job, run: Run, runner: pyperf.Runner, given: Namespace) -> Callable[[int], float]:
-    """Open the engine, check it, and note what it needed in the run's metadata."""
+def _prepare(job: Job, run: Run, notes: dict[str, float], joules: Path) -> Callable[[int], float]:
+    """Open the engine, check it, and note what it needed."""
     baseline = memory("VmRSS")
     checkpoint = _checkpoint(job)
     room = max(run.depth + run.tokens, CHECKED)
@@ -76,18 +89,15 @@ def _prepare(job: Job, run: Run, runner: pyperf.Runner, given: Namespace) -> Cal
     del checkpoint
     text = np.array(job.text, np.int64)
     check(session, text)
-    counters = _counters()
-    facts = {
-        "compile_seconds": session.compile_seconds,
-        "baseline_bytes": baseline,
-        "resident_bytes": session.arenas.resident_bytes,
-        "loaded_bytes": memory("VmRSS"),
-        "peak_bytes": memory("VmHWM"),
-        "clock_hz": _clock(),
-    }
-    runner.metadata.update({PREFIX + key: value for key, value in facts.items() if value})
-    path = Path(given.job).with_suffix(".joules") if counters else None
-    return _timer(session, run, text, counters, path)
+    notes.update(
+        compile_seconds=session.compile_seconds,
+        baseline_bytes=baseline,
+        resident_bytes=session.arenas.resident_bytes,
+        loaded_bytes=memory("VmRSS"),
+        peak_bytes=memory("VmHWM"),
+        clock_hz=clock(),
+    )
+    return _timer(session, run, text, joules)
 
 
 def _checkpoint(job: Job) -> Checkpoint:
@@ -114,9 +124,7 @@ def check(session: engine.Session, text: Array) -> float:
     return error
 
 
-def _timer(
-    session: engine.Session, run: Run, text: Array, counters: list[Meter], joules_to: Path | None
-) -> Callable[[int], float]:
+def _timer(session: engine.Session, run: Run, text: Array, joules: Path) -> Callable[[int], float]:
     """loops -> seconds for that many runs, each from the same context."""
     engine.reset(session)
     if run.depth:
@@ -133,23 +141,35 @@ def _timer(
                 engine.step(session, token)
 
     def many(loops: int) -> float:
-        before = [meter.read_joules() for meter in counters]
+        stop = watch(run.name, joules, loops)
         if run.depth == 0:
             engine.reset(session)
         begin = time.perf_counter()
         for _ in range(loops):
             one()
         seconds = time.perf_counter() - begin
-        if joules_to is not None:
-            used = sum(m.read_joules() - b for m, b in zip(counters, before, strict=True))
-            with joules_to.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([run.name, used / loops]) + "\n")
+        stop()
         return seconds
 
     return many
 
 
-def _counters() -> list[Meter]:
+def watch(name: str, joules: Path, loops: int) -> Callable[[], None]:
+    """Read the energy meters; what comes back reads them again and writes joules of a run."""
+    counters = _counters()
+    before = [meter.read_joules() for meter in counters]
+
+    def stop() -> None:
+        used = sum(m.read_joules() - b for m, b in zip(counters, before, strict=True))
+        if counters:
+            with joules.open("a", encoding="utf-8") as file:
+                file.write(json.dumps([name, used / loops]) + "\n")
+
+    return stop
+
+
+@cache
+def _counters() -> tuple[Meter, ...]:
     """The energy meters that may be read, packages and their memory only."""
     found = []
     for meter in meters():
@@ -159,7 +179,7 @@ def _counters() -> list[Meter]:
             continue
         if "psys" not in meter.name:
             found.append(meter)
-    return found
+    return tuple(found)
 
 
 def memory(field: str) -> int:
@@ -174,7 +194,7 @@ def memory(field: str) -> int:
     return next((int(x.split()[1]) * 1024 for x in lines if x.startswith(f"{field}:")), 0)
 
 
-def _clock() -> float:
+def clock() -> float:
     from harness.machine import clock_hz  # noqa: PLC0415
 
     return clock_hz(0) or 0.0

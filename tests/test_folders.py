@@ -19,7 +19,8 @@ from harness import checkpoint as checkpoints
 from harness.engines.numba import session
 from harness.errors import BadCheckpoint, BadInput, NoTokenizer, UnknownName
 from harness.make import make
-from harness.measure import Effort, failed_row
+from harness.measure import failed_row
+from harness.spawn import Effort
 from harness.verify import agree
 from targets import profile
 from tests import public as hf

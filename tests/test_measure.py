@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness import candidates, host, measure
+from harness import candidates, host, measure, spawn
 from harness.engines.numba import random
 from harness.errors import DoesNotFit, Mismatch, WorkerFailed
-from harness.measure import Effort
 from harness.records import Failed, Measured
+from harness.spawn import Effort
 
 TINY = {"width": 32, "layers": 2, "mixers": ("mcsd",) * 2, "hidden": 64, "channels": 2}
 SHORT = Effort(processes=1, values=2, warmups=1, shortest=0.002)
@@ -99,7 +99,7 @@ def test_a_worker_that_dies_gives_its_reason_in_one_line(checkpoint, monkeypatch
     [(-9, ""), (1, "MemoryError: Unable to allocate 8 GiB"), (1, "failed with exit code -9")],
 )
 def test_a_worker_without_memory_is_told_from_a_broken_one(code, errors):
-    assert measure._reason(code, errors) == "the timing worker ran out of memory or was killed"
+    assert spawn.reason(code, errors) == "the timing worker ran out of memory or was killed"
 
 
 def test_what_cannot_fit_is_refused_before_it_is_tried(checkpoint):

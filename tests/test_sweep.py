@@ -6,8 +6,8 @@ import pytest
 
 from harness import candidates, measure, store, sweep
 from harness.errors import BadInput, Mismatch, UnknownName, WorkerFailed
-from harness.measure import Effort
 from harness.records import Failed, Measured
+from harness.spawn import Effort
 from tests import rows as fake
 
 TEXT = """

@@ -144,7 +144,7 @@ def test_the_learning_rate_warms_up_and_ends_at_a_tenth():
 def test_only_matrices_decay_and_learned_rates_move_ten_times_as_fast():
     model = fresh(recipe())
     names = {id(p): name for name, p in model.named_parameters()}
-    groups = loop._optimiser(model).param_groups
+    groups = loop.optimiser_of(model).param_groups
     assert sum(len(g["params"]) for g in groups) == len(names)
     for group in groups:
         for parameter in group["params"]:

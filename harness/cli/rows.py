@@ -58,7 +58,7 @@ def sweep(
     from harness.cli import studies
     from harness.cli.demonstrate import demonstrate
     from harness.cli.summary import summarise
-    from harness.measure import QUICK, Effort
+    from harness.spawn import QUICK, Effort
     from harness.sweep import DEFAULT, estimate, expand, load, run
 
     host.require_supported()

@@ -80,7 +80,7 @@ def optimise(model: nn.Module, loss: Objective, plan: Plan, watch: Watch | None 
 
     Raises TrainingFailed when the loss is not finite or the saved state cannot be read.
     """
-    optimiser = _optimiser(model)
+    optimiser = optimiser_of(model)
     path = state_path(plan)
     with _settings(plan.threads):
         first, trace = _resume(path, model, optimiser)
@@ -132,7 +132,7 @@ def state_path(plan: Plan) -> Path | None:
     return plan.folder / f"unfinished-{digest}.safetensors"
 
 
-def _optimiser(model: nn.Module) -> torch.optim.Optimizer:
+def optimiser_of(model: nn.Module) -> torch.optim.Optimizer:
     matrices: list[nn.Parameter] = []
     vectors: list[nn.Parameter] = []
     rates: list[nn.Parameter] = []

@@ -32,9 +32,16 @@ def calls(shape: Shape, tokens: int, active: float) -> tuple[Call, ...]:
     return (choose, *_groups.calls(shape, tokens, active))
 
 
+def kept(shape: Shape, b: int, n: int) -> int:
+    """Training computes every group and masks some: what was masked, and the choice."""
+    groups = shape.hidden // shape.group
+    return b * n * (shape.hidden + 2 * groups + shape.selector_rank)
+
+
 SPEC = Ffn(
     name="selective",
     tensors=tensors,
     calls=calls,
+    kept=kept,
     source="brain-like activation as published in outline by RockAI; selector and budget are ours",
 )

@@ -98,6 +98,12 @@ def calls(shape: Shape, tokens: int, depth: int, alibi: bool = False) -> tuple[C
     )
 
 
+def kept(shape: Shape, b: int, n: int, alibi: bool = False) -> int:
+    """Sums of chances, and the table of angles, or the mask."""
+    table = shape.heads * n * n if alibi else n * shape.head_width
+    return b * n * shape.heads + table
+
+
 SPEC = Mixer(
     name="attention",
     folder="attention",
@@ -105,6 +111,7 @@ SPEC = Mixer(
     state_values=state_values,
     calls=calls,
     forward=lambda shape: f"forward_{shape.cache}",
+    kept=kept,
     source="Vaswani et al. 2017; Su et al. 2021 (rotary); Ainslie et al. 2023 (grouped queries)",
 )
 VARIANTS = (
@@ -116,6 +123,7 @@ VARIANTS = (
         calls=partial(calls, alibi=True),
         forward=lambda shape: f"forward_alibi_{shape.cache}",
         begin="begin_alibi",
+        kept=partial(kept, alibi=True),
         options={"alibi": True},
         source="Vaswani et al. 2017; Press et al. 2021 (linear biases); Ainslie et al. 2023",
     ),

@@ -69,10 +69,29 @@ def calls(
     )
 
 
+def kept(shape: Shape, b: int, n: int, vectors: int = 0, matrices: int = 0) -> int:
+    """What PyTorch's own steps keep of the forms that no kernel trains.
+
+    vectors: of a token; matrices: of a channel whose rates are learned, see reference.py
+    """
+    side = n if n <= 64 else 32  # at once, or chunk by chunk
+    return vectors * b * n * shape.width + matrices * shape.channels * side * side
+
+
 def _variant(
-    suffix: str, source: str, *, forward: str = "forward", learned: bool = False, **options: Any
+    suffix: str,
+    source: str,
+    *,
+    forward: str = "forward",
+    learned: bool = False,
+    vectors: int = 0,
+    matrices: int = 0,
+    **options: Any,
 ) -> Mixer:
-    """options: of `tensors`; a forward by sections scans once for each."""
+    """options: of `tensors`; vectors, matrices: of `kept`.
+
+    A forward by sections scans once for each.
+    """
     kinds = options.get("kinds", BOTH)
     scans = len(kinds) if forward not in ("forward", "forward_paper") else 1
     return Mixer(
@@ -83,6 +102,7 @@ def _variant(
         calls=partial(calls, scans=scans, **options),
         source=f"{SOURCE}; {source}",
         forward=lambda shape: forward,
+        kept=partial(kept, vectors=vectors, matrices=matrices),
         options={**options, "learned": learned},
     )
 
@@ -100,16 +120,16 @@ VARIANTS = (
     ),
     _variant(
         "-concat", "sections concatenated (eq. 13), learned decays",
-        forward="forward_concat", concat=True, learned=True,
+        forward="forward_concat", concat=True, learned=True, vectors=10, matrices=9,
     ),
-    _variant("-no-decay", "ablation, fig. 9", forward="forward_slope", kinds=("slope",)),
-    _variant("-no-slope", "ablation, fig. 9", forward="forward_decay", kinds=("decay",)),
+    _variant("-no-decay", "ablation, fig. 9", forward="forward_slope", kinds=("slope",), vectors=3),
+    _variant("-no-slope", "ablation, fig. 9", forward="forward_decay", kinds=("decay",), vectors=3),
     _variant(
         "-double-slope", "ablation, fig. 9",
-        forward="forward_slope_slope", kinds=("slope", "slope"),
+        forward="forward_slope_slope", kinds=("slope", "slope"), vectors=5,
     ),
     _variant(
         "-double-decay", "ablation, fig. 9",
-        forward="forward_decay_decay", kinds=("decay", "decay"),
+        forward="forward_decay_decay", kinds=("decay", "decay"), vectors=5,
     ),
 )  # fmt: skip
