@@ -99,6 +99,10 @@ def _asked(limits: Limits) -> Iterable[str]:
         yield f"at most {si(limits.max_joules_per_token, 'J/token')}"
     if limits.max_seconds_to_first_token is not None:
         yield f"first token within {si(limits.max_seconds_to_first_token, 's')}"
+    if limits.max_seconds_per_training_step is not None:
+        yield f"a training step within {si(limits.max_seconds_per_training_step, 's')}"
+    if limits.max_training_memory_bytes is not None:
+        yield f"trained in at most {size(limits.max_training_memory_bytes)}"
     if limits.max_bits_per_byte is not None:
         yield f"at most {limits.max_bits_per_byte:g} bits per byte"
     if limits.min_accuracy is not None:
@@ -171,6 +175,8 @@ def _flat(verdict: Verdict) -> dict[str, object]:
         "joules_per_token": _reading(choice.joules),
         "memory_bytes": _reading(choice.memory),
         "seconds_to_first_token": _reading(choice.first_token),
+        "seconds_per_training_step": _reading(choice.step),
+        "training_memory_bytes": _reading(choice.step_memory),
         "broken": verdict.broken,
         "misses": verdict.misses,
         "doubts": verdict.doubts,

@@ -22,6 +22,8 @@ class Choice:
     joules: Reading | None  # of one token
     memory: Reading | None
     first_token: Reading | None
+    step: Reading | None  # seconds of one optimiser step of the candidate before its steps
+    step_memory: Reading | None
     quality: Quality | None
 
     @property
@@ -43,8 +45,11 @@ def choices(rows: Sequence[Row], depth: int) -> list[Choice]:
         raise BadInput(f"no decode rows at context depth {depth}; depths with rows: {depths}")
     first = [row for row in rows if row.workload.split()[0] == "ttft"]
     prompts = {_prompt_place(row): row.seconds for row in sorted(first, key=_slowest_first)}
+    trained = [row for row in rows if row.phase == "train" and evidence.read(row.seconds)]
+    steps = {_training_place(row): row for row in sorted(trained, key=_slowest_first)}
     found = []
     for row in chosen.values():
+        step = steps.get(_training_place(row))
         seconds = evidence.per(evidence.read(row.seconds), row.tokens)
         choice = Choice(
             row=row,
@@ -53,6 +58,8 @@ def choices(rows: Sequence[Row], depth: int) -> list[Choice]:
             joules=evidence.per(evidence.read(row.joules), row.tokens),
             memory=evidence.read(row.resident),
             first_token=evidence.read(prompts.get(_prompt_place(row))),
+            step=evidence.read(step.seconds) if step else None,
+            step_memory=evidence.read(step.resident) if step else None,
             quality=row.quality,
         )
         found.append(choice)
@@ -62,6 +69,12 @@ def choices(rows: Sequence[Row], depth: int) -> list[Choice]:
 def _place(row: Row) -> tuple[str, ...]:
     host = row.environment.host if row.environment else ""
     return row.candidate, row.device, host, row.engine, str(row.threads)
+
+
+def _training_place(row: Row) -> tuple[str, ...]:
+    """Where what a candidate was made from is trained, whatever the threads."""
+    host = row.environment.host if row.environment else ""
+    return row.candidate.partition("@")[0], row.device, host
 
 
 def _prompt_place(row: Row) -> tuple[str, ...]:

@@ -28,6 +28,8 @@ class Limits:
     max_memory_bytes: float | None = None
     max_joules_per_token: float | None = None
     max_seconds_to_first_token: float | None = None
+    max_seconds_per_training_step: float | None = None
+    max_training_memory_bytes: float | None = None
     max_bits_per_byte: float | None = None
     min_accuracy: float | None = None
 
@@ -215,6 +217,10 @@ _CHECKS = (
         lambda c: c.first_token,
         lambda v: si(v, "s"),
     ),
+    _Check(
+        "training", "max_seconds_per_training_step", lambda c: c.step, lambda v: si(v, "s a step")
+    ),
+    _Check("training memory", "max_training_memory_bytes", lambda c: c.step_memory, size),
     _Check("quality", "max_bits_per_byte", _score, lambda v: f"{v:.3f} bits per byte"),
     _Check("accuracy", "min_accuracy", _score, lambda v: f"{v:.3f}"),
 )

@@ -140,7 +140,7 @@ def held(recipe: Recipe, shape: Shape) -> optimiser.Held:
 
 def _windows(recipe: Recipe, shape: Shape) -> tuple[Call, ...]:
     """The calls of a forward pass over a batch; while it trains, all of an ffn runs."""
-    n = shape.context
+    n, shape = shape.context, replace(shape, chosen=shape.hidden // shape.group)
     return optimiser.batched(_forward(shape, {}, 1.0, n, 0, asked=n), recipe.batch)
 
 

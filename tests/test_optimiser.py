@@ -7,7 +7,18 @@ from dataclasses import replace
 import pytest
 import torch
 
-from harness import candidates, evidence, forecast, host, measure, memory, plugins, table, workload
+from harness import (
+    candidates,
+    decide,
+    evidence,
+    forecast,
+    host,
+    measure,
+    memory,
+    plugins,
+    table,
+    workload,
+)
 from harness.engines.numba import random
 from harness.errors import BadInput, DoesNotFit
 from harness.records import Failed, Measured, Projected
@@ -31,8 +42,11 @@ def small(mixers, ffn="dense", b=2, n=40):
     return replace(recipe(batch=b), shape=shape)
 
 
-@pytest.mark.parametrize("ffn", sorted(plugins.ffns()))
-@pytest.mark.parametrize("mixer", sorted(plugins.mixers()))
+@pytest.mark.parametrize(
+    ("mixer", "ffn"),
+    [*((m, "dense") for m in sorted(plugins.mixers())),
+     *(("mcsd", f) for f in sorted(plugins.ffns()) if f != "dense")],
+)  # fmt: skip
 def test_the_bytes_of_a_step_are_those_that_pytorch_holds(mixer, ffn):
     made = small((mixer, mixer), ffn)
     counted, found = workload.held(made, made.shape), turns.held(made)
@@ -146,3 +160,19 @@ def test_a_step_is_timed_by_pytorch_beside_a_token_by_our_engine():
     assert evidence.read(step.resident).value == turns.held(made).total
     assert step.peak.samples[0] > step.baseline_bytes + step.resident.samples[0]
     assert step.kernel_hash == f"torch {torch.__version__}"
+
+
+def test_a_recommendation_may_ask_what_it_takes_to_train_a_candidate():
+    tokens = [row(name, step=step) for name in ("mcsd", "attention") for step in ("", "int8")]
+    seconds = Measured(samples=(0.3,) * 8, method="pyperf")
+    step = replace(row("mcsd"), workload="train", phase="train", tokens=1024, seconds=seconds)
+    limits = decide.Limits(max_seconds_per_training_step=0.5)
+    found = decide.recommend([*tokens, step], "host", limits)
+    assert {v.choice.row.candidate for v in found.ranked} == {"mcsd:nano", "mcsd:nano@int8"}
+    assert all("training unknown" in v.misses[0] for v in found.rejected)
+    slow = decide.recommend(
+        [*tokens, step], "host", replace(limits, max_seconds_per_training_step=0.1)
+    )
+    assert any(
+        "training 300 ms a step > 100 ms a step" in m for v in slow.rejected for m in v.misses
+    )

@@ -34,6 +34,8 @@ def recommend(
     max_memory: Annotated[str | None, typer.Option(help="e.g. 64MiB")] = None,
     max_joules_per_token: Annotated[float | None, typer.Option()] = None,
     max_seconds_to_first_token: Annotated[float | None, typer.Option()] = None,
+    max_seconds_per_training_step: Annotated[float | None, typer.Option()] = None,
+    max_training_memory: Annotated[str | None, typer.Option(help="e.g. 256MiB")] = None,
     max_bits_per_byte: Annotated[float | None, typer.Option()] = None,
     depth: Annotated[int, typer.Option(min=0, help="Context depth of the decode.")] = 0,
     together: Annotated[bool, typer.Option(help="Rank projections among measurements.")] = False,
@@ -49,6 +51,10 @@ def recommend(
         max_memory_bytes=None if max_memory is None else decide.parse_bytes(max_memory),
         max_joules_per_token=max_joules_per_token,
         max_seconds_to_first_token=max_seconds_to_first_token,
+        max_seconds_per_training_step=max_seconds_per_training_step,
+        max_training_memory_bytes=decide.parse_bytes(max_training_memory)
+        if max_training_memory
+        else None,
         max_bits_per_byte=max_bits_per_byte,
     )
     if device is not None and device != "host":

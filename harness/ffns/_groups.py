@@ -88,3 +88,8 @@ def calls_behind_gates(shape: Shape, tokens: int, active: float) -> tuple[Call, 
         activation(shape, tokens, 1.0),
         Call.of_matrix(down, tokens, share=share, work=active),
     )
+
+
+def kept(shape: Shape, b: int, n: int) -> int:
+    """Training computes every group and scales some by what chose them: both are kept."""
+    return b * n * (shape.hidden + 2 * count(shape))

@@ -31,5 +31,6 @@ SPEC = Ffn(
     name="moe",
     tensors=tensors,
     calls=calls,
+    kept=_groups.kept,
     source="top-k of a linear router as Jiang et al. 2024, Mixtral; balance of Fedus et al. 2021",
 )

@@ -24,5 +24,6 @@ SPEC = Ffn(
     name="threshold",
     tensors=tensors,
     calls=calls,
+    kept=_groups.kept,
     source="Lee et al. 2024, CATS, by groups of neurons",
 )
