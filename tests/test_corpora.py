@@ -227,23 +227,26 @@ def test_harder_examples_are_the_same_everywhere_and_were_not_tuned_on(name):
 
 def test_every_key_is_a_fact_once_and_values_say_nothing_about_keys():
     known = facts.facts(0)
-    pairs = known[:, 0] * facts.SYMBOLS + known[:, 1]
+    first, second, value = known[:, 2], known[:, 3], known[:, 5]
+    pairs = first * facts.SYMBOLS + second
     assert np.array_equal(np.sort(pairs), np.arange(facts.SYMBOLS**2))
-    assert known[:, :2].max() < known[:, 3].min() <= known[:, 3].max() < facts.SIGN
+    assert max(first.max(), second.max()) < value.min() <= value.max() < facts.SIGN
     assert (known[:, facts.ASKED] == facts.SIGN).all()
-    for half in (0, 1):  # means of as many values each, whose spread chance explains
-        means = np.bincount(known[:, half], known[:, 3]) / facts.SYMBOLS
+    assert facts.SIGN < known[:, :2].min() <= known[:, :2].max() < facts.VOCABULARY
+    for half in (first, second):  # means of as many values each, whose spread chance explains
+        means = np.bincount(half, value) / facts.SYMBOLS
         assert means.std() == pytest.approx((facts.SYMBOLS / 12) ** 0.5, rel=0.25)
 
 
 def test_training_asks_for_the_facts_that_are_scored_and_tuning_for_others():
     corpora = plugins.corpora()
-    inputs, targets = corpora["facts"].sample(np.random.default_rng(0), 32, 4, 0.5)
-    assert inputs.shape == targets.shape == (32, 4)
-    held = {bytes(row) for row in corpora["facts"].load().test.reshape(-1, 4)}
+    inputs, targets = corpora["facts"].sample(np.random.default_rng(0), 32, 6, 0.5)
+    assert inputs.shape == targets.shape == (32, 6)
+    held = {bytes(row[2:]) for row in corpora["facts"].load().test.reshape(-1, 6)}
     assert len(held) == facts.SYMBOLS**2
-    assert all(bytes(row) in held for row in inputs.astype(np.uint8))
-    assert (targets[:, facts.ASKED] == inputs[:, 3]).all()
-    assert (targets[:, [0, 1, 3]] == _examples.NOT_SCORED).all()
-    other = {bytes(row) for row in corpora["facts-tuning"].load().test.reshape(-1, 4)}
+    assert all(bytes(row[2:]) in held for row in inputs.astype(np.uint8))
+    assert len(np.unique(inputs[:, :2])) == facts.FILLERS, "fillers are drawn afresh"
+    assert (targets[:, facts.ASKED] == inputs[:, 5]).all()
+    assert (np.delete(targets, facts.ASKED, axis=1) == _examples.NOT_SCORED).all()
+    other = {bytes(row[2:]) for row in corpora["facts-tuning"].load().test.reshape(-1, 6)}
     assert len(held & other) < 2 * len(held) / facts.SYMBOLS
