@@ -141,7 +141,7 @@ def test_the_learning_rate_warms_up_and_ends_at_a_tenth():
     assert rates[-1] == pytest.approx(0.1, abs=1e-4)
 
 
-def test_only_matrices_decay_and_learned_rates_move_ten_times_as_fast():
+def test_only_matrices_decay_and_learned_rates_move_thirty_times_as_fast():
     model = fresh(recipe())
     names = {id(p): name for name, p in model.named_parameters()}
     groups = loop.optimiser_of(model).param_groups
@@ -150,7 +150,7 @@ def test_only_matrices_decay_and_learned_rates_move_ten_times_as_fast():
         for parameter in group["params"]:
             logits = names[id(parameter)].endswith("logits")
             assert group["weight_decay"] == (0.1 if parameter.ndim > 1 else 0.0)
-            assert group["factor"] == (10.0 if logits else 1.0)
+            assert group["factor"] == (30.0 if logits else 1.0)
 
 
 def test_progress_tells_step_loss_pace_and_time_left(tmp_path):
