@@ -146,6 +146,8 @@ def test_a_row_of_training_stands_in_tables_and_is_projected_elsewhere():
 
 def test_a_step_is_timed_by_pytorch_beside_a_token_by_our_engine():
     made = small(("mcsd", "attention"))
+    # a worker has this text without a network
+    made = replace(made, corpus="pydocs", shape=replace(made.shape, vocabulary=256))
     checkpoint = random.checkpoint(replace(made, tokens=0))
     effort = Effort(processes=1, values=2, shortest=0.002)
     found = measure.measure(

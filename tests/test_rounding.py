@@ -241,7 +241,7 @@ def test_awq_leaves_the_model_as_it_was_and_int4_nearer_to_it(mixer):
         from_checkpoint(steps["rtn4"].apply(c, made.recipe, quietly))(text).detach()
         for c in (scaled, made)
     )
-    assert (near - exact).square().mean() < 0.9 * (far - exact).square().mean()
+    assert (near - exact).square().mean() < 0.95 * (far - exact).square().mean()
 
 
 def test_mixed_gives_int8_to_what_int4_would_cost_most_within_its_budget():

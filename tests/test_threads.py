@@ -278,7 +278,7 @@ ready()
 try:
     session.feed(s, text(LONG))
 except KeyboardInterrupt:
-    print("interrupted", s.depth % 64)
+    print("interrupted", s.depth % session.CHUNK)
 try:
     session.step(s, 1)
 except HarnessError as error:
