@@ -8,10 +8,13 @@ Anything but float32 takes PyTorch's own way, so that gradients can be checked i
 
 from __future__ import annotations
 
+import math
 from typing import Any, cast
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
@@ -38,6 +41,17 @@ def swiglu(gate_up: Tensor) -> Tensor:
         gate, up = gate_up.chunk(2, dim=-1)
         return F.silu(gate) * up
     return cast(Tensor, _SwiGlu.apply(gate_up))  # type: ignore[no-untyped-call]
+
+
+def matrix(rows: int, columns: int) -> nn.Parameter:
+    """Fresh weights as PyTorch starts those of a linear layer."""
+    bound = 1 / math.sqrt(columns)
+    return nn.Parameter(torch.empty(rows, columns).uniform_(-bound, bound))
+
+
+def exported(tensor: Tensor) -> NDArray[np.float32]:
+    """A copy as float32 outside of PyTorch."""
+    return tensor.detach().to(torch.float32).numpy().copy()
 
 
 class _Linear(torch.autograd.Function):

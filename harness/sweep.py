@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
-import tomllib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from pydantic import TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as checked
 
-from harness import candidates, host, limits, memory, quality, store, workload
+from harness import candidates, host, limits, memory, quality, store, toml, workload
 from harness import checkpoint as checkpoints
 from harness.engines.numba import plan as plans
 from harness.errors import BadInput, CannotWrite, HarnessError, NoTokenizer
@@ -85,17 +83,8 @@ def load(path: Path, devices: Path | None = None) -> Sweep:
 
     devices: a folder of the user's own device profiles
     """
-    try:
-        raw = tomllib.loads(path.read_text("utf-8"))
-        sweep = TypeAdapter(Sweep).validate_python(raw)
-    except FileNotFoundError:
-        raise BadInput(f"sweep file {path} does not exist; see {DEFAULT.name} for one") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is no valid TOML: {error}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise BadInput(f"{path}: {key}: {first['msg']}, got {first['input']!r}") from None
+    absent = f"sweep file {path} does not exist; see {DEFAULT.name} for one"
+    sweep = toml.read(path, Sweep, absent)
     for point in expand(sweep, 1):
         recipe = candidates.parse(point.candidate, corpus=sweep.corpus)
         for name in point.workloads:

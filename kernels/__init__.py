@@ -12,6 +12,7 @@ HELPERS = (  # modules that are not kernels
     "dots",
     "expand",
     "floats",
+    "grouped",
     "groups",
     "laps",
     "lowering",

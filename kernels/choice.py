@@ -26,19 +26,32 @@ def table_size(n: int, g: int) -> int:
 @njit(**OPTIONS)
 def choose(scores: Array, at: int, n: int, g: int, table: Array, to: int) -> int:
     """Write the table of scores[at:] (n,g) to table[to:]; returns how many groups run."""
-    starts, vectors = to + g, to + 2 * g + 1
+    starts, listed = to + g, to + 2 * g + 1
     count = total = 0
     table[starts] = 0
     for j in range(g):
         before = total
         for t in range(n):
-            table[vectors + total] = t  # stays only if the next line counts it
+            table[listed + total] = t  # stays only if the next line counts it
             total += 1 if scores[at + t * g + j] > np.float32(0.0) else 0
         if total > before:
             table[to + count] = j
             count += 1
             table[starts + count] = total
     return count
+
+
+@njit(**OPTIONS)
+def vectors(table: Array, at: int, g: int, chosen: int) -> tuple[int, int]:
+    """Where the vectors of the `chosen`-th group that runs begin, and how many there are."""
+    start = int(table[at + g + chosen])
+    return start, int(table[at + g + chosen + 1]) - start
+
+
+@njit(**OPTIONS)
+def vector(table: Array, at: int, g: int, i: int) -> int:
+    """The i-th of all vectors in the table."""
+    return int(table[at + 2 * g + 1 + i])
 
 
 @njit(**OPTIONS)
@@ -52,8 +65,7 @@ def span(
     table: Array, at: int, g: int, w: int, chosen: int, begin: int, end: int
 ) -> tuple[int, int]:
     """Row blocks first..last of the `chosen`-th group that runs, which units begin..end hold."""
-    start, blocks = int(table[at + g + chosen]), w // LANES
-    count = int(table[at + g + chosen + 1]) - start
+    (start, count), blocks = vectors(table, at, g, chosen), w // LANES
     first = min(max(begin - start * blocks, 0) // count, blocks)
     return first, min(max(end - start * blocks, 0) // count, blocks)
 
@@ -61,6 +73,5 @@ def span(
 @njit(**OPTIONS)
 def count(table: Array, at: int, g: int, running: int, counts: Array, to: int) -> None:
     """Add to counts[to + t] how many groups vector t runs, of the `running` ones in the table."""
-    vectors = at + 2 * g + 1
     for i in range(int(table[at + g + running])):
-        counts[to + int(table[vectors + i])] += np.float32(1.0)
+        counts[to + vector(table, at, g, i)] += np.float32(1.0)

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from numba import njit
 
 from kernels import glu, simd
-from kernels.choice import span
+from kernels.choice import span, vector, vectors
 from kernels.simd import LANES, OPTIONS
 from kernels.spec import Array
 
@@ -49,7 +49,7 @@ def _side_by_side(
     if n == 1:
         return at
     for i in range(count):
-        t = int(table[chosen_at + 2 * g + 1 + start + i])
+        t = vector(table, chosen_at, g, start + i)
         copy, whole = spare + i * stride, at + t * stride
         for byte in range(stride):
             activations[copy + byte] = activations[whole + byte]
@@ -88,8 +88,7 @@ def gather(
     first, last = span(table, chosen_at, g, w, chosen, begin, end)
     if first >= last:
         return
-    start = int(table[chosen_at + g + chosen])
-    count = int(table[chosen_at + g + chosen + 1]) - start
+    start, count = vectors(table, chosen_at, g, chosen)
     source = _side_by_side(activations, at, stride, spare, n, g, table, chosen_at, start, count)
     one = to + 2 * w * start
     two = one + count * w
@@ -137,8 +136,7 @@ def gather_beside(
     first, last = span(table, chosen_at, g, w, chosen, begin, end)
     if first >= last:
         return
-    start = int(table[chosen_at + g + chosen])
-    count = int(table[chosen_at + g + chosen + 1]) - start
+    start, count = vectors(table, chosen_at, g, chosen)
     source = _side_by_side(activations, at, stride, spare, n, g, table, chosen_at, start, count)
     one = to + w * start
     if following >= 0:
@@ -148,7 +146,7 @@ def gather_beside(
     )
     group, length = int(table[chosen_at + chosen]), (last - first) * LANES
     for i in range(count):
-        t = int(table[chosen_at + 2 * g + 1 + start + i])
+        t = vector(table, chosen_at, g, start + i)
         here = one + i * w + first * LANES
         y = hidden[here : here + length]
         a = gate[gate_at + (t * g + group) * w + first * LANES :][:length]
@@ -172,10 +170,9 @@ def weigh(
 ) -> None:
     """Multiply what `gather` made of units begin..end by each vector's score of the group."""
     first, last = span(table, chosen_at, g, w, chosen, begin, end)
-    start = int(table[chosen_at + g + chosen])
-    count = int(table[chosen_at + g + chosen + 1]) - start
+    start, count = vectors(table, chosen_at, g, chosen)
     for i in range(count if first < last else 0):
-        t = int(table[chosen_at + 2 * g + 1 + start + i])
+        t = vector(table, chosen_at, g, start + i)
         factor = scores[at + t * g + int(table[chosen_at + chosen])]
         here = to + 2 * w * start + i * w
         y = hidden[here + first * LANES : here + last * LANES]
@@ -216,8 +213,7 @@ def scatter(
     hidden[at:]. activations[spare:] holds `stride` bytes a vector and sums[sums_at:] (n,m) values
     of scratch.
     """
-    start = int(table[chosen_at + g + chosen])
-    count = int(table[chosen_at + g + chosen + 1]) - start
+    start, count = vectors(table, chosen_at, g, chosen)
     one = at + room * start
     for i in range(count):
         prepare(hidden, one + i * w, w, activations, spare + i * stride)
@@ -237,7 +233,7 @@ def scatter(
     )
     begin, length = first * LANES, min(last * LANES, m) - first * LANES
     for i in range(count):
-        t = int(table[chosen_at + 2 * g + 1 + start + i])
+        t = vector(table, chosen_at, g, start + i)
         y = out[to + t * m + begin : to + t * m + begin + length]
         s = sums[sums_at + i * m + begin : sums_at + i * m + begin + length]
         for r in range(length):

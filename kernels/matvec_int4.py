@@ -17,7 +17,7 @@ from collections.abc import Callable
 import numpy as np
 from numba import njit
 
-from kernels import rounding, simd
+from kernels import grouped, rounding, simd
 from kernels.products import Weights, matvec
 from kernels.rounding import GROUP, GROUP_BYTES, SCALE, SUM
 from kernels.rounding import by_groups as prepare
@@ -33,22 +33,16 @@ FAR, AHEAD = 48 * 2**20, 4096
 
 def layout(quantised: Array, scale: Array) -> Array:
     """quantised (m,k) uint8 in 0..15, scale (m, ceil(k/32)) float16 -> the stream, uint8."""
-    m, k = quantised.shape
-    blocks, groups = -(-m // LANES), -(-k // GROUP)
-    q = np.full((blocks * LANES, groups * GROUP), 8, np.uint8)
-    q[:m, :k] = quantised
-    scales = np.zeros((blocks * LANES, groups), np.float16)
-    scales[:m] = scale
+    q = grouped.padded(quantised, 8)
+    blocks, groups = q.shape[0] // LANES, q.shape[1] // GROUP
     eights = q.reshape(blocks, LANES, groups, 4, 2, 4)  # block, row, group, eight, half, k
     nibbles = eights[..., 0, :] | (eights[..., 1, :] << 4)
     payload = nibbles.transpose(0, 2, 3, 1, 4).reshape(blocks, groups, 256)
-    heads = scales.reshape(blocks, LANES, groups).transpose(0, 2, 1)
-    heads_bytes = np.ascontiguousarray(heads).view(np.uint8).reshape(blocks, groups, 32)
-    return np.concatenate([heads_bytes, payload], 2).reshape(-1)
+    return grouped.stream(payload, scale)
 
 
 def layout_bytes(m: int, k: int) -> int:
-    return -(-m // LANES) * -(-k // GROUP) * RECORD
+    return grouped.stream_bytes(m, k, RECORD)
 
 
 def _summer(far: bool) -> Callable[..., simd.Vector]:
@@ -126,14 +120,12 @@ def lookup(weights: Array, start: int, k: int, row: int, m: int, out: Array, to:
 
 def unpack(stream: Array, m: int, k: int) -> Array:
     """The stream back as (m,k) float32."""
-    groups = -(-k // GROUP)
-    records = stream.reshape(-1, groups, RECORD)
-    scales = np.ascontiguousarray(records[..., :32]).view(np.float16).astype(np.float32)
-    nibbles = records[..., 32:].reshape(-1, groups, 4, LANES, 4)
+    records = grouped.records(stream, k, RECORD)
+    groups = records.shape[1]
+    nibbles = records[..., grouped.HEAD :].reshape(-1, groups, 4, LANES, 4)
     q = np.stack([nibbles & 15, nibbles >> 4], -2).astype(np.float32) - 8.0  # (b,g,4,row,2,4)
     values = q.transpose(0, 3, 1, 2, 4, 5).reshape(-1, LANES, groups, GROUP)
-    weights = values * scales.transpose(0, 2, 1)[..., None]
-    return weights.reshape(-1, groups * GROUP)[:m, :k].astype(np.float32)
+    return grouped.weights(values, records, m, k)
 
 
 def draw(m: int, k: int, rng: np.random.Generator) -> Array:

@@ -16,7 +16,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from kernels import rounding, simd
+from kernels import grouped, rounding, simd
 from kernels.products import Weights, matvec
 from kernels.rounding import GROUP, GROUP_BYTES, SCALE, SUM
 from kernels.rounding import by_groups as prepare
@@ -29,20 +29,14 @@ RECORD = 544
 
 def layout(quantised: Array, scale: Array) -> Array:
     """quantised (m,k) int8, scale (m, ceil(k/32)) float16 -> the stream, uint8."""
-    m, k = quantised.shape
-    blocks, groups = -(-m // LANES), -(-k // GROUP)
-    q = np.full((blocks * LANES, groups * GROUP), 128, np.uint8)
-    q[:m, :k] = (quantised.astype(np.int16) + 128).astype(np.uint8)
-    scales = np.zeros((blocks * LANES, groups), np.float16)
-    scales[:m] = scale
+    q = grouped.padded((quantised.astype(np.int16) + 128).astype(np.uint8), 128)
+    blocks, groups = q.shape[0] // LANES, q.shape[1] // GROUP
     payload = q.reshape(blocks, LANES, groups, 8, 4).transpose(0, 2, 3, 1, 4)
-    heads = np.ascontiguousarray(scales.reshape(blocks, LANES, groups).transpose(0, 2, 1))
-    heads_bytes = heads.view(np.uint8).reshape(blocks, groups, 32)
-    return np.concatenate([heads_bytes, payload.reshape(blocks, groups, 512)], 2).reshape(-1)
+    return grouped.stream(payload.reshape(blocks, groups, 512), scale)
 
 
 def layout_bytes(m: int, k: int) -> int:
-    return -(-m // LANES) * -(-k // GROUP) * RECORD
+    return grouped.stream_bytes(m, k, RECORD)
 
 
 @njit(**EXACT)
@@ -99,13 +93,12 @@ def lookup(weights: Array, start: int, k: int, row: int, m: int, out: Array, to:
 
 def unpack(stream: Array, m: int, k: int) -> Array:
     """The stream back as (m,k) float32."""
-    groups = -(-k // GROUP)
-    records = stream.reshape(-1, groups, RECORD)
-    scales = np.ascontiguousarray(records[..., :32]).view(np.float16).astype(np.float32)
-    q = records[..., 32:].reshape(-1, groups, 8, LANES, 4).astype(np.float32) - 128.0
+    records = grouped.records(stream, k, RECORD)
+    groups = records.shape[1]
+    levels = records[..., grouped.HEAD :].reshape(-1, groups, 8, LANES, 4)
+    q = levels.astype(np.float32) - 128.0
     values = q.transpose(0, 3, 1, 2, 4).reshape(-1, LANES, groups, GROUP)
-    weights = values * scales.transpose(0, 2, 1)[..., None]
-    return weights.reshape(-1, groups * GROUP)[:m, :k].astype(np.float32)
+    return grouped.weights(values, records, m, k)
 
 
 def draw(m: int, k: int, rng: np.random.Generator) -> Array:

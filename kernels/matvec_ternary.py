@@ -15,7 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numba import njit
 
-from kernels import rounding, simd
+from kernels import grouped, rounding, simd
 from kernels.products import Weights, matvec
 from kernels.rounding import GROUP, GROUP_BYTES, SCALE, SUM
 from kernels.rounding import by_groups as prepare
@@ -29,21 +29,16 @@ SHIFTS = np.arange(0, 8, 2, dtype=np.uint8)
 
 def layout(quantised: Array, scale: Array) -> Array:
     """quantised (m,k) uint8 in 0..2, scale (m, ceil(k/32)) float16 -> the stream, uint8."""
-    m, k = quantised.shape
-    blocks, groups = -(-m // LANES), -(-k // GROUP)
-    q = np.ones((blocks * LANES, groups * GROUP), np.uint8)
-    q[:m, :k] = quantised
-    scales = np.zeros((blocks * LANES, groups), np.float16)
-    scales[:m] = scale
+    q = grouped.padded(quantised, 1)
+    blocks, groups = q.shape[0] // LANES, q.shape[1] // GROUP
     fours = q.reshape(blocks, LANES, groups, 2, 4, 4)  # block, row, group, sixteen, four, k
     bytes_ = np.bitwise_or.reduce(fours << SHIFTS[:, None], axis=4)
     payload = bytes_.transpose(0, 2, 3, 1, 4).reshape(blocks, groups, 128)
-    heads = np.ascontiguousarray(scales.reshape(blocks, LANES, groups).transpose(0, 2, 1))
-    return np.concatenate([heads.view(np.uint8), payload], 2).reshape(-1)
+    return grouped.stream(payload, scale)
 
 
 def layout_bytes(m: int, k: int) -> int:
-    return -(-m // LANES) * -(-k // GROUP) * RECORD
+    return grouped.stream_bytes(m, k, RECORD)
 
 
 @njit(**EXACT)
@@ -97,14 +92,12 @@ def lookup(weights: Array, start: int, k: int, row: int, m: int, out: Array, to:
 
 def unpack(stream: Array, m: int, k: int) -> Array:
     """The stream back as (m,k) float32."""
-    groups = -(-k // GROUP)
-    records = stream.reshape(-1, groups, RECORD)
-    scales = np.ascontiguousarray(records[..., :32]).view(np.float16).astype(np.float32)
-    bytes_ = records[..., 32:].reshape(-1, groups, 2, LANES, 1, 4)
+    records = grouped.records(stream, k, RECORD)
+    groups = records.shape[1]
+    bytes_ = records[..., grouped.HEAD :].reshape(-1, groups, 2, LANES, 1, 4)
     q = (bytes_ >> SHIFTS[:, None] & 3).astype(np.float32) - 1.0  # (block,g,2,row,4,4)
     values = q.transpose(0, 3, 1, 2, 4, 5).reshape(-1, LANES, groups, GROUP)
-    weights = values * scales.transpose(0, 2, 1)[..., None]
-    return weights.reshape(-1, groups * GROUP)[:m, :k].astype(np.float32)
+    return grouped.weights(values, records, m, k)
 
 
 def draw(m: int, k: int, rng: np.random.Generator) -> Array:

@@ -6,7 +6,6 @@ much as a dense layer.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
@@ -15,7 +14,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from harness.autograd import linear, swiglu
+from harness.autograd import exported, linear, matrix, swiglu
 from harness.ffns import _groups
 from harness.records import Shape
 
@@ -54,10 +53,10 @@ class Gated(nn.Module):
 
     def export(self) -> dict[str, NDArray[np.float32]]:
         """Tensors by the names of spec.py, float32."""
-        gate, up = self.gate_up.detach().chunk(2)
-        found = {"gate": gate, "up": up, "down": self.down.detach()}
-        found |= {name: getattr(self, name).detach() for name in self.EXTRA}
-        return {name: t.to(torch.float32).numpy().copy() for name, t in found.items()}
+        gate, up = self.gate_up.chunk(2)
+        found = {"gate": gate, "up": up, "down": self.down}
+        found |= {name: getattr(self, name) for name in self.EXTRA}
+        return {name: exported(tensor) for name, tensor in found.items()}
 
     @torch.no_grad()
     def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -65,12 +64,6 @@ class Gated(nn.Module):
         self.gate_up.copy_(torch.cat([torch.tensor(arrays[name]) for name in ("gate", "up")]))
         for name in ("down", *self.EXTRA):
             getattr(self, name).copy_(torch.tensor(arrays[name]))
-
-
-def matrix(rows: int, columns: int) -> nn.Parameter:
-    """Fresh weights as PyTorch starts those of a linear layer."""
-    bound = 1 / math.sqrt(columns)
-    return nn.Parameter(torch.empty(rows, columns).uniform_(-bound, bound))
 
 
 def hard(score: Tensor) -> Tensor:

@@ -70,12 +70,8 @@ def fraction(shape: Shape) -> float:
 
 def behind_gates(shape: Shape) -> tuple[Tensor, Tensor, Tensor]:
     """The matrices where all gates are made before groups are chosen by them."""
-    groups = count(shape)
-    return (
-        Tensor("gate", (shape.hidden, shape.width)),
-        Tensor("up", (shape.hidden, shape.width), parts=groups, record="group"),
-        Tensor("down", (shape.width, shape.hidden), parts=groups, axis=1, record="group"),
-    )
+    _, up, down = matrices(shape)
+    return Tensor("gate", (shape.hidden, shape.width)), up, down
 
 
 def calls_behind_gates(shape: Shape, tokens: int, active: float) -> tuple[Call, ...]:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from harness.errors import BadInput
+from harness.formats import _grouped
 from harness.records import Array, Format, Grid
 from kernels import matvec_int4
 from kernels.rounding import GROUP
@@ -49,19 +50,15 @@ def levels_of(arrays: Mapping[str, Array]) -> Array:
 
 
 def unpack(arrays: Mapping[str, Array], shape: tuple[int, int]) -> Array:
-    levels = levels_of(arrays).astype(np.float32).reshape(shape[0], -1, GROUP) - 8.0
-    weights = levels * arrays["scale"].astype(np.float32)[..., None]
-    return weights.reshape(shape[0], -1)[:, : shape[1]].astype(np.float32)
+    return _grouped.weights(levels_of(arrays).astype(np.float32) - 8.0, arrays, shape)
 
 
 def cut(arrays: Mapping[str, Array], rows: slice, columns: slice) -> Mapping[str, Array]:
     """Columns must begin at a group of 32."""
-    first, last = columns.start or 0, columns.stop or 2 * arrays[""].shape[1]
-    if first % GROUP:
-        raise ValueError(f"a part begins at column {first}, which is no multiple of {GROUP}")
+    first, last, groups = _grouped.groups_of(columns, 2 * arrays[""].shape[1])
     return {
         "": arrays[""][rows, first // 2 : -(-last // 2)],
-        "scale": arrays["scale"][rows, first // GROUP : -(-last // GROUP)],
+        "scale": arrays["scale"][rows, groups],
     }
 
 

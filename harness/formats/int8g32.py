@@ -7,6 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from harness.errors import BadInput
+from harness.formats import _grouped
 from harness.records import Array, Format
 from kernels import matvec_int8g32
 from kernels.rounding import GROUP
@@ -34,19 +35,15 @@ def pack(weights: Array) -> Mapping[str, Array]:
 
 
 def unpack(arrays: Mapping[str, Array], shape: tuple[int, int]) -> Array:
-    levels = arrays[""].astype(np.float32).reshape(shape[0], -1, GROUP)
-    weights = levels * arrays["scale"].astype(np.float32)[..., None]
-    return weights.reshape(shape[0], -1)[:, : shape[1]].astype(np.float32)
+    return _grouped.weights(arrays[""].astype(np.float32), arrays, shape)
 
 
 def cut(arrays: Mapping[str, Array], rows: slice, columns: slice) -> Mapping[str, Array]:
     """Columns must begin at a group of 32."""
-    first, last = columns.start or 0, columns.stop or arrays[""].shape[1]
-    if first % GROUP:
-        raise ValueError(f"a part begins at column {first}, which is no multiple of {GROUP}")
+    first, _, groups = _grouped.groups_of(columns, arrays[""].shape[1])
     return {
-        "": arrays[""][rows, first : -(-last // GROUP) * GROUP],
-        "scale": arrays["scale"][rows, first // GROUP : -(-last // GROUP)],
+        "": arrays[""][rows, first : groups.stop * GROUP],
+        "scale": arrays["scale"][rows, groups],
     }
 
 

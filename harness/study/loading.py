@@ -7,9 +7,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 
-from pydantic import TypeAdapter, ValidationError
-
-from harness import plugins
+from harness import plugins, toml
 from harness.errors import BadInput, UnknownName
 from harness.study import expression, protocols
 from harness.study.expression import Reference
@@ -33,16 +31,7 @@ def load(path: Path, devices: Path | None = None) -> Study:
 
     devices: a folder of the user's own device profiles
     """
-    try:
-        study = TypeAdapter(Study).validate_python(tomllib.loads(path.read_text("utf-8")))
-    except FileNotFoundError:
-        raise BadInput(f"the study {path} does not exist") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise BadInput(f"{path} is no valid TOML: {error}") from None
-    except ValidationError as error:
-        first = error.errors()[0]
-        key = ".".join(map(str, first["loc"]))
-        raise BadInput(f"{path}: {key}: {first['msg']}, got {first['input']!r}") from None
+    study = toml.read(path, Study, f"the study {path} does not exist")
     try:
         _check(study, devices)
     except (BadInput, UnknownName) as error:

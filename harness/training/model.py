@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from harness import candidates, plugins, weights
-from harness.autograd import linear, rms_norm
+from harness.autograd import exported, linear, rms_norm
 from harness.errors import BadCheckpoint
 from harness.records import Checkpoint, Recipe, Shape
 
@@ -80,15 +80,15 @@ class Model(nn.Module):
 
     def export(self) -> dict[str, NDArray[np.float32]]:
         """Every tensor by canonical name, float32."""
-        found = {"embedding": _numpy(self.embedding), "norm": _numpy(self.norm)}
+        found = {"embedding": exported(self.embedding), "norm": exported(self.norm)}
         if not self.shape.tied:
-            found["head"] = _numpy(self.head)
+            found["head"] = exported(self.head)
         for i, block in enumerate(self._blocks()):
-            found[f"layers.{i}.mixer_norm"] = _numpy(block.mixer_norm)
-            found[f"layers.{i}.ffn_norm"] = _numpy(block.ffn_norm)
+            found[f"layers.{i}.mixer_norm"] = exported(block.mixer_norm)
+            found[f"layers.{i}.ffn_norm"] = exported(block.ffn_norm)
             for half, layer in block.layers().items():
-                exported = layer.export().items()
-                found |= {f"layers.{i}.{half}.{name}": array for name, array in exported}
+                tensors = layer.export().items()
+                found |= {f"layers.{i}.{half}.{name}": array for name, array in tensors}
         return found
 
     @torch.no_grad()
@@ -135,7 +135,3 @@ def _check(arrays: Mapping[str, NDArray[Any]], shape: Shape) -> None:
         if arrays[name].shape != tensor.shape:
             found = arrays[name].shape
             raise BadCheckpoint(f"tensor {name!r} has shape {found}, expected {tensor.shape}")
-
-
-def _numpy(tensor: Tensor) -> NDArray[np.float32]:
-    return tensor.detach().to(torch.float32).numpy().copy()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from harness.autograd import linear, swiglu
+from harness.autograd import exported, linear, matrix, swiglu
 from harness.records import Shape
 
 
@@ -20,11 +19,8 @@ class Dense(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        bound = 1 / math.sqrt(shape.width)
-        pair = torch.empty(2 * shape.hidden, shape.width).uniform_(-bound, bound)
-        self.gate_up = nn.Parameter(pair)
-        bound = 1 / math.sqrt(shape.hidden)
-        self.down = nn.Parameter(torch.empty(shape.width, shape.hidden).uniform_(-bound, bound))
+        self.gate_up = matrix(2 * shape.hidden, shape.width)
+        self.down = matrix(shape.width, shape.hidden)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (b,n,width) -> (b,n,width)."""
@@ -32,9 +28,8 @@ class Dense(nn.Module):
 
     def export(self) -> dict[str, NDArray[np.float32]]:
         """Tensors by the names of spec.py, float32."""
-        gate, up = self.gate_up.detach().to(torch.float32).chunk(2)
-        down = self.down.detach().to(torch.float32)
-        return {"gate": gate.numpy().copy(), "up": up.numpy().copy(), "down": down.numpy().copy()}
+        gate, up = (exported(part) for part in self.gate_up.chunk(2))
+        return {"gate": gate, "up": up, "down": exported(self.down)}
 
     @torch.no_grad()
     def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from harness.autograd import linear
-from harness.ffns._gated import Gated, matrix
+from harness.autograd import linear, matrix
+from harness.ffns._gated import Gated
 from harness.records import Shape
 
 BALANCE_WEIGHT = 0.01  # Fedus et al. 2021, section 2.2

@@ -14,8 +14,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from harness.autograd import linear
-from harness.ffns._gated import Gated, hard, matrix
+from harness.autograd import linear, matrix
+from harness.ffns._gated import Gated, hard
 from harness.records import Shape
 
 # A selector's scores move this many times as far in a step as its weights alone would: a choice

@@ -5,7 +5,6 @@ Sizes: b sequences, n tokens, h query heads, g key-value heads, w features of a 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any, cast
 
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional as F
 
-from harness.autograd import linear
+from harness.autograd import exported, linear, matrix
 from harness.mixers.attention.spec import slopes, speeds
 from harness.records import Shape
 
@@ -82,11 +81,8 @@ class Attention(nn.Module):
         self.heads, self.kv_heads = shape.heads, shape.kv_heads
         self.head_width, self.speeds = shape.head_width, speeds(shape)
         rows = (shape.heads + 2 * shape.kv_heads) * shape.head_width
-        bound = 1 / math.sqrt(shape.width)
-        self.qkv = nn.Parameter(torch.empty(rows, shape.width).uniform_(-bound, bound))
-        joined = shape.heads * shape.head_width
-        bound = 1 / math.sqrt(joined)
-        self.o = nn.Parameter(torch.empty(shape.width, joined).uniform_(-bound, bound))
+        self.qkv = matrix(rows, shape.width)
+        self.o = matrix(shape.width, shape.heads * shape.head_width)
 
     def forward(self, x: Tensor) -> Tensor:
         """x (b,n,width) -> (b,n,width)."""
@@ -110,9 +106,9 @@ class Attention(nn.Module):
 
     def export(self) -> dict[str, NDArray[np.float32]]:
         """Tensors by the names of spec.py, float32."""
-        q, k, v = (_numpy(part) for part in torch.split(self.qkv, self._rows()))
-        found = {"q": q, "k": k, "v": v, "o": _numpy(self.o)}
-        return found | {"slopes": _numpy(self.slopes)} if self.alibi else found
+        q, k, v = (exported(part) for part in torch.split(self.qkv, self._rows()))
+        found = {"q": q, "k": k, "v": v, "o": exported(self.o)}
+        return found | {"slopes": exported(self.slopes)} if self.alibi else found
 
     @torch.no_grad()
     def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -126,7 +122,3 @@ class Attention(nn.Module):
 def build(shape: Shape, alibi: bool = False) -> Attention:
     """A layer with PyTorch's default initial weights."""
     return Attention(shape, alibi)
-
-
-def _numpy(tensor: Tensor) -> NDArray[np.float32]:
-    return tensor.detach().to(torch.float32).numpy().copy()

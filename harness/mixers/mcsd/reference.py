@@ -6,7 +6,6 @@ the matrices of memory.py. Sizes: b sequences, n tokens, c channels, w features 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from harness.autograd import linear
+from harness.autograd import exported, linear, matrix
 from harness.mixers.mcsd.gradient import mixed
 from harness.mixers.mcsd.memory import decay, read_chunked, read_matrix, slope
 from harness.mixers.mcsd.spec import BOTH, NAMES
@@ -56,7 +55,7 @@ LEARNED = {"slope": fast_slopes, "decay": fast_decays}
 class Mcsd(nn.Module):
     """One layer.
 
-    gates, memories: the projections, so that one product makes them all and the inputs of the
+    projections: gates, then memories, so that one product makes them all and the inputs of the
     memories are adjacent; logits: of the rates, float64, so that they survive a round trip
     """
 
@@ -77,15 +76,11 @@ class Mcsd(nn.Module):
         self.blocks, self.concat, self.output = blocks, concat, output
         width, sections = shape.width, len(kinds)
         inputs = width // shape.channels if blocks else width
-        bound = 1 / math.sqrt(inputs)
-        projections = torch.empty(2 * sections * width, inputs).uniform_(-bound, bound)
-        self.projections = nn.Parameter(projections)  # gates, then memories
+        self.projections = matrix(2 * sections * width, inputs)
         if "decay" in kinds:
             self.gain = nn.Parameter(torch.ones(list(kinds).count("decay") * width))
         if output:
-            inputs = (2 if concat else 1) * width
-            bound = 1 / math.sqrt(inputs)
-            self.o = nn.Parameter(torch.empty(width, inputs).uniform_(-bound, bound))
+            self.o = matrix(width, 2 * width if concat else width)
         start = LEARNED if learned else FIXED
         logits = _logit(np.concatenate([start[kind](shape.channels) for kind in kinds]))
         if learned:
@@ -138,12 +133,12 @@ class Mcsd(nn.Module):
     def export(self) -> dict[str, NDArray[np.float32]]:
         """Tensors by the names of spec.py, float32."""
         projections = zip(self._places(), self.projections.chunk(2 * len(self.kinds)), strict=True)
-        found = {name: _numpy(part) for name, part in projections}
+        found = {name: exported(part) for name, part in projections}
         rates = torch.sigmoid(self.logits).chunk(len(self.kinds))
-        found |= {names[2]: _numpy(part) for names, part in zip(NAMES, rates, strict=False)}
+        found |= {names[2]: exported(part) for names, part in zip(NAMES, rates, strict=False)}
         if "decay" in self.kinds:
-            found["gain"] = _numpy(self.gain)
-        return found | {"o": _numpy(self.o)} if self.output else found
+            found["gain"] = exported(self.gain)
+        return found | {"o": exported(self.o)} if self.output else found
 
     @torch.no_grad()
     def load(self, arrays: Mapping[str, NDArray[Any]]) -> None:
@@ -169,7 +164,3 @@ def build(shape: Shape, **options: Any) -> Mcsd:
 def _logit(rates: NDArray[Any]) -> Tensor:
     wide = torch.tensor(rates, dtype=torch.float64)
     return torch.log(wide) - torch.log1p(-wide)
-
-
-def _numpy(tensor: Tensor) -> NDArray[np.float32]:
-    return tensor.detach().to(torch.float32).numpy().copy()

@@ -119,19 +119,9 @@ def form(kinds: Sequence[str], *, concat: bool, blocks: bool) -> Callable[..., N
             barrier(block, threads)
         stride = activation_bytes(length)
         mine = ready(
-            prepare,
-            scratch,
-            wide,
-            pitch,
-            length,
-            n,
-            prepared,
-            place,
-            stride,
-            thread,
-            threads,
+            prepare, scratch, wide, pitch, length, n, prepared, place, stride, thread, threads,
             block,
-        )
+        )  # fmt: skip
         begin, end = share((width + LANES - 1) // LANES, thread, threads)
         multiply(
             weights, offsets[tensors - 1], prepared, mine, stride, n, length, width, begin,
