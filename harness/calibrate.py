@@ -12,10 +12,12 @@ from harness.errors import BadInput
 from harness.observations import Observation
 from harness.roofline import Fit, Floats
 from harness.scores import Left, brief, interval, scores
-from harness.settings import Setting, isa, points
+from harness.settings import Setting, isa, pairs, points
 
 MODEL = "roofline-1"
 NOISE = 0.2  # standard deviation of a logarithm of seconds that the fit takes for granted
+PAIRED = 0.12  # standard deviation of the logarithm of what two families do together
+STEP = 1e-5  # of a constant in its spread, to see what it changes
 ROBUST = 1.5  # residuals beyond so many of it count linearly
 
 
@@ -45,7 +47,7 @@ def fit(observations: Sequence[Observation]) -> Fit:
     trusted = [o for o in observations if not o.distrusted]
     if not trusted:
         raise BadInput("nothing to calibrate on: no observation is trusted")
-    names, centres, spreads = roofline.priors()
+    names, centres, spreads = _constants(trusted)
     free = np.flatnonzero(spreads > 0)
     start = _blank(names, centres)
     arrays = points([o.setting for o in trusted], start)
@@ -53,16 +55,36 @@ def fit(observations: Sequence[Observation]) -> Fit:
     weights = _weights(trusted) / NOISE
 
     def values_at(x: Floats) -> Floats:
-        values = centres.copy()
-        values[free] *= np.exp(x * spreads[free])
-        return values
+        """(k,) of x (free,), or (m,k) of x (m,free)."""
+        values = np.tile(centres, (*x.shape[:-1], 1))
+        values[..., free] *= np.exp(x * spreads[free])
+        return values.reshape(*x.shape[:-1], len(centres))
+
+    def scaled(x: Floats) -> Floats:
+        total = roofline.seconds(arrays, names, values_at(x)).total
+        return (np.log(total) - measured) * weights
 
     def residuals(x: Floats) -> Floats:
-        total = roofline.seconds(arrays, names, values_at(x)).total
-        return np.concatenate([_soft((np.log(total) - measured) * weights), x])
+        return np.concatenate([_soft(scaled(x)), x])
 
-    found = least_squares(residuals, np.zeros(len(free)), method="trf", x_scale=1.0, xtol=1e-6)
+    def slopes(x: Floats) -> Floats:
+        moved = x + STEP * np.eye(len(x))
+        change = (_soft(scaled(moved)) - _soft(scaled(x))) / STEP
+        return np.concatenate([change.T, np.eye(len(x))])
+
+    found = least_squares(residuals, np.zeros(len(free)), slopes, method="trf", xtol=1e-4)
     return replace(start, values=values_at(found.x), provenance=_provenance(trusted))
+
+
+def _constants(trusted: Sequence[Observation]) -> tuple[tuple[str, ...], Floats, Floats]:
+    """The priors, and one more constant for every pair of families that these rows show."""
+    names, centres, spreads = roofline.priors()
+    found = tuple(sorted({name for o in trusted for name in pairs(o.setting)}))
+    return (
+        (*names, *found),
+        np.append(centres, np.ones(len(found))),
+        np.append(spreads, np.full(len(found), PAIRED)),
+    )
 
 
 def leave_out(

@@ -16,7 +16,7 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -33,10 +33,11 @@ Ints: TypeAlias = NDArray[np.int64]
 TRUST = 0.6  # weight of a measured bandwidth against the modelled one, on a logarithm
 STATIC = 0.75  # share of the work that is divided evenly, so that the slowest core sets the pace
 PASS = 512  # tokens of a prompt that share one reading of the weights (llama.cpp's ubatch)
+PAIR = "pair."  # constants of what two families do together beyond what each does; 1 if unseen
 CACHED = (0.6, 1.4)  # resident bytes over cache bytes: below, all hits; above, none
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True)
 class Fit:
     """Constants of the model, by name such as "format.q4", and what is known of its errors.
 
@@ -51,7 +52,14 @@ class Fit:
     provenance: Mapping[str, object]
 
     def index(self, name: str) -> int:
-        return self.names.index(name)
+        return self._positions[name]
+
+    def get(self, name: str, otherwise: int) -> int:
+        return self._positions.get(name, otherwise)
+
+    @cached_property
+    def _positions(self) -> dict[str, int]:
+        return {name: i for i, name in enumerate(self.names)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,6 +78,7 @@ class Points:
     threads: Floats  # (n,)
     bus: Floats  # (n,) theoretical bandwidth
     bus_share: Ints  # (n,) index of a constant
+    fabric: Floats  # (n,) clusters that each reach memory through a port of their own; 0: no limit
     read_one: Floats  # (n,) measured with one thread, nan where it is not
     read_all: Floats  # (n,) measured with as many threads as here, nan where it is not
     cache: Floats  # (n,) last level
@@ -96,29 +105,37 @@ class Seconds:
 
 
 def seconds(points: Points, names: tuple[str, ...], values: Floats) -> Seconds:
-    """Time of one step of every point: of one token in a decode, of the prompt in a prefill."""
-    at = dict(zip(names, values, strict=True))
-    speed = values[columns(names, "core_speed")]
-    one = values[columns(names, "core_bandwidth")]
-    known = np.where(np.isnan(points.read_one), one[points.first], points.read_one)
-    cores = (points.cores @ one) * (known / one[points.first]) ** TRUST
-    bus = values[points.bus_share] * points.bus
-    modelled = (cores**-3 + bus**-3) ** (-1 / 3)
+    """Time of one step of every point: of one token in a decode, of the prompt in a prefill.
+
+    values (k,), or (m,k) for m sets of constants at once, which gives times (m,n)
+    """
+    at = {name: values[..., i, None] for i, name in enumerate(names)}
+    speed = values[..., columns(names, "core_speed")]
+    one = values[..., columns(names, "core_bandwidth")]
+    modelled_one = one[..., points.first]
+    known = np.where(np.isnan(points.read_one), modelled_one, points.read_one)
+    cores = (one @ points.cores.T) * (known / modelled_one) ** TRUST
+    bus = values[..., points.bus_share] * points.bus
+    ports = points.fabric * at["other.cluster_bandwidth"]
+    limits = cores**-3 + bus**-3
+    limits = limits + np.where(points.fabric > 0, np.maximum(ports, 1.0) ** -3, 0.0)
+    modelled = limits ** (-1 / 3)
     measured = np.where(np.isnan(points.read_all), modelled, points.read_all)
     bandwidth = modelled * (measured / modelled) ** TRUST
-    sum_of_speeds = points.hertz @ speed
-    pace = np.min(points.slowest * speed, axis=1) * points.cores.sum(axis=1)
+    sum_of_speeds = speed @ points.hertz.T
+    pace = np.min(points.slowest * speed[..., None, :], axis=-1) * points.cores.sum(axis=1)
     rate = (1 - STATIC) * sum_of_speeds + STATIC * pace
     low, high = CACHED
     hits = np.clip((high - points.resident / np.maximum(points.cache, 1)) / (high - low), 0, 1)
     cache_bandwidth = at["other.cache_bytes_per_cycle"] * sum_of_speeds
     passes = np.maximum(1, np.ceil(points.prompt / PASS))
     memory = points.streamed * passes * ((1 - hits) / bandwidth + hits / cache_bandwidth)
-    cycles = (points.weights @ values[formats(names)]) * values[points.factors].prod(axis=1)
+    factors = values[..., points.factors].prod(axis=-1)
+    cycles = (values[..., formats(names)] @ points.weights.T) * factors
     prefill = points.prompt > 0
     fixed = at["other.prefill_fixed_tokens"] / np.maximum(points.prompt, 1)
     compute = np.maximum(cycles * np.where(prefill, 1 + fixed, 1) / rate, points.floor)
-    attention = points.others * values[points.other_cycles] / rate
+    attention = points.others * values[..., points.other_cycles] / rate
     theirs = at["other.layer_seconds"] * (0.5 + points.threads / 8)
     own = at["other.numba_layer_cycles"] * points.cores.sum(axis=1) / sum_of_speeds
     overhead = points.layers * passes * np.where(points.ours, own, theirs)
@@ -165,6 +182,8 @@ def load(path: Path = FIT) -> Fit:
         raw = json.loads(path.read_text(encoding="utf-8"))
         names, centres, _ = priors()
         constants = cast(dict[str, float], raw["constants"])
+        pairs = tuple(name for name in constants if name.startswith(PAIR))
+        names, centres = (*names, *pairs), np.append(centres, np.ones(len(pairs)))
         return Fit(
             model=raw["model"],
             names=names,

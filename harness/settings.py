@@ -20,6 +20,7 @@ SHARE = {  # by category: which machines reach what part of their bus; others go
 
 
 PEAK_SHARE = 0.8  # of the int8 or float32 peak: the best our matrix products reach, on one Zen 4
+CORES_OF_A_PORT = 6  # at most, in an Apple cluster
 _OTHERWISE = {"format": "q4", "numba_format": "f32"}  # a format of no family
 KERNELS = {  # how an engine multiplies matrices in a prefill, unless a row says otherwise
     "numba": "numba",
@@ -69,6 +70,7 @@ def points(settings: Sequence[Setting], fit: Fit) -> Points:
         threads=np.array([s.threads for s in settings], float),
         bus=np.array([s.device.bandwidth.value for s in settings]),
         bus_share=np.array([fit.index(f"bus_share.{_share(s.device)}") for s in settings]),
+        fabric=np.array([_ports(s.device, s.threads) for s in settings]),
         read_one=np.array([_read(s.device, 1) for s in settings]),
         read_all=np.array([_read(s.device, s.threads) for s in settings]),
         cache=np.array([_last_cache(s.device) for s in settings]),
@@ -140,6 +142,17 @@ def _share(device: Device) -> str:
     return SHARE.get(device.category, "arm_board")
 
 
+def _ports(device: Device, threads: int) -> float:
+    """Clusters of the fastest cores that so many threads keep busy, where each is a bottleneck.
+
+    Apple's: about 100 GB/s a cluster whatever the bus; the system spreads threads over them.
+    """
+    cluster = device.clusters[0]
+    if _family(cluster) != "apple":
+        return 0.0
+    return float(min(threads, max(1, math.ceil(cluster.count.value / CORES_OF_A_PORT))))
+
+
 def _read(device: Device, threads: int) -> float:
     """Measured bandwidth with so many threads, between known counts by interpolation."""
     known = device.read_bandwidth
@@ -181,12 +194,15 @@ def _floor(setting: Setting) -> float:
 
 
 def _factors(setting: Setting, fit: Fit) -> list[int]:
-    """Constants that multiply the cycles: isa, engine, and of a prefill kernel and i8mm."""
+    """Constants that multiply the cycles: isa, engine, pairs, and of a prefill kernel and i8mm."""
+    one = fit.index("engine.numba")
     taken = used(setting.device, setting.threads)
     engine = roofline.family("engine", setting.engine) or "other"
-    one = fit.index("engine.numba")
     has = isa(setting.device, setting.threads)
+    if engine == "tmac" and has == "neon":
+        has = "dotprod"  # products are looked up with instructions that every NEON has
     found = [fit.index(f"isa.{has}"), fit.index(f"engine.{engine}")]
+    found += [fit.get(name, one) for name in pairs(setting)]
     if setting.work.phase != "prefill":
         return [*found, one, one]
     kernel = setting.kernel or KERNELS.get(engine, "vector")
@@ -196,3 +212,18 @@ def _factors(setting: Setting, fit: Fit) -> list[int]:
         fit.index(f"prefill.{kernel}"),
         fit.index("prefill.i8mm") if matrix else one,
     ]
+
+
+def pairs(setting: Setting) -> tuple[str, ...]:
+    """Constants that this point shares with others of the same two families."""
+    engine = roofline.family("engine", setting.engine) or "other"
+    about = "numba_format" if engine == "numba" else "format"
+    name = max(setting.work.weights, key=lambda form: setting.work.weights[form])
+    form = roofline.family(about, name) or _OTHERWISE[about]
+    has = isa(setting.device, setting.threads)
+    return (
+        f"{roofline.PAIR}{engine}~{form}",
+        f"{roofline.PAIR}{has}~{form}",
+        f"{roofline.PAIR}{engine}~{setting.work.phase}",
+        f"{roofline.PAIR}{has}~{setting.work.phase}",
+    )
