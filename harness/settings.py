@@ -20,6 +20,8 @@ SHARE = {  # by category: which machines reach what part of their bus; others go
 
 
 PEAK_SHARE = 0.8  # of the int8 or float32 peak: the best our matrix products reach, on one Zen 4
+AVX2_ONLY = ("lm_studio", "tmac", "bitnet", "rwkv")  # whose x86 code stops there
+LOOKUPS = ("tmac",)  # look products up with instructions that every NEON has
 CORES_OF_A_PORT = 6  # at most, in an Apple cluster
 _OTHERWISE = {"format": "q4", "numba_format": "f32"}  # a format of no family
 KERNELS = {  # how an engine multiplies matrices in a prefill, unless a row says otherwise
@@ -124,9 +126,16 @@ def _family(cluster: Cluster) -> str:
     return "little" if wide <= 8 else "a76" if wide <= 16 else "x"
 
 
-def isa(device: Device, threads: int) -> str:
-    """What all the cores that so many threads use have: a key of the constants `isa.*`."""
+def isa(device: Device, threads: int, engine: str = "numba") -> str:
+    """What all the cores that so many threads use have, as far as the engine's code uses it.
+
+    A key of the constants `isa.*`.
+    """
     flags = set.intersection(*(set(cluster.isa) for cluster, _ in used(device, threads)))
+    if engine in AVX2_ONLY:
+        flags -= {"avx512-vnni"}
+    if engine in LOOKUPS and "neon" in flags:
+        flags |= {"dotprod"}
     for flag, name in (("avx512-vnni", "avx512vnni"), ("avx2", "avx2"), ("dotprod", "dotprod")):
         if flag in flags:
             return name
@@ -198,13 +207,12 @@ def _factors(setting: Setting, fit: Fit) -> list[int]:
     one = fit.index("engine.numba")
     taken = used(setting.device, setting.threads)
     engine = roofline.family("engine", setting.engine) or "other"
-    has = isa(setting.device, setting.threads)
-    if engine == "tmac" and has == "neon":
-        has = "dotprod"  # products are looked up with instructions that every NEON has
+    has = isa(setting.device, setting.threads, engine)
     found = [fit.index(f"isa.{has}"), fit.index(f"engine.{engine}")]
     found += [fit.get(name, one) for name in pairs(setting)]
     if setting.work.phase != "prefill":
-        return [*found, one, one]
+        repacked = setting.kernel == "repacked" and engine in ("llama_2024", "llama_cpp")
+        return [*found, fit.index("other.decode_repacked") if repacked else one, one]
     kernel = setting.kernel or KERNELS.get(engine, "vector")
     matrix = kernel in ("repacked", "mnn", "xnnpack") and all("i8mm" in c.isa for c, _ in taken)
     return [
@@ -220,7 +228,7 @@ def pairs(setting: Setting) -> tuple[str, ...]:
     about = "numba_format" if engine == "numba" else "format"
     name = max(setting.work.weights, key=lambda form: setting.work.weights[form])
     form = roofline.family(about, name) or _OTHERWISE[about]
-    has = isa(setting.device, setting.threads)
+    has = isa(setting.device, setting.threads, engine)
     return (
         f"{roofline.PAIR}{engine}~{form}",
         f"{roofline.PAIR}{has}~{form}",
