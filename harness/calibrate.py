@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from harness import roofline
+from harness import intervals, roofline
 from harness.errors import BadInput
 from harness.observations import Observation
 from harness.roofline import Fit, Floats
-from harness.scores import Left, brief, interval, scores
+from harness.scores import Left, brief, errors, left_of, scores
 from harness.settings import Setting, isa, pairs, points
 
-MODEL = "roofline-1"
+MODEL = "roofline-2"
 NOISE = 0.2  # standard deviation of a logarithm of seconds that the fit takes for granted
 PAIRED = 0.12  # standard deviation of the logarithm of what two families do together
 STEP = 1e-5  # of a constant in its spread, to see what it changes
@@ -31,10 +31,10 @@ def calibrate(observations: Sequence[Observation], left: Sequence[Left] | None =
     left = leave_out(observations) if left is None else left
     return replace(
         fitted,
-        intervals={phase: interval(left, phase) for phase in ("decode", "prefill")},
+        intervals={phase: intervals.fit(errors(left, phase)) for phase in ("decode", "prefill")},
         provenance={
             **fitted.provenance,
-            "interval": "90 %, device-balanced quantile of residuals with the SoC left out",
+            "interval": "90 %, conformal over SoCs left out, scaled by what is doubtful",
             "errors": [brief(s) for s in scores(left)],
         },
     )
@@ -72,7 +72,7 @@ def fit(observations: Sequence[Observation]) -> Fit:
         change = (_soft(scaled(moved)) - _soft(scaled(x))) / STEP
         return np.concatenate([change.T, np.eye(len(x))])
 
-    found = least_squares(residuals, np.zeros(len(free)), slopes, method="trf", xtol=1e-4)
+    found = least_squares(residuals, np.zeros(len(free)), slopes, method="trf", xtol=1e-3, ftol=1e-4)
     return replace(start, values=values_at(found.x), provenance=_provenance(trusted))
 
 
@@ -104,7 +104,7 @@ def leave_out(
         fitted = fit([o for o in observations if group(o) != name])
         times = steps([observations[i].setting for i in inside], fitted)
         for i, seconds in zip(inside, times.tolist(), strict=True):
-            found[i] = Left(observation=observations[i], seconds=seconds)
+            found[i] = left_of(observations[i], seconds, fitted)
     return tuple(found[i] for i in range(len(observations)))
 
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 
-from harness import roofline
+from harness import intervals, roofline
+from harness.doubts import TELLING, doubts
 from harness.errors import BadInput
 from harness.records import Failed, Projected, Workload
 from harness.roofline import Fit
-from harness.settings import Setting, Work, isa, points
+from harness.settings import Setting, Work, points
 from targets.profile import Device
 
 TRAINING = "train-1"  # how a step becomes work, see work_of
@@ -44,10 +45,10 @@ def project(
     parts = roofline.seconds(points([setting], fit), fit.names, fit.values)
     steps = workload.tokens if workload.phase == "decode" else 1
     value = float(parts.total[0]) * steps
-    flags = doubts(setting, fit)
+    found = doubts(setting, fit)
     if trains:
-        flags = (*flags, NEVER_TRAINED)
-    low, high = widened(fit.intervals[setting.work.phase], len(flags))
+        found = {**found, "training": NEVER_TRAINED}
+    half = intervals.half(fit.intervals[setting.work.phase], found)
     shares = {
         "memory": float(parts.memory[0]),
         "compute": float(parts.compute[0]),
@@ -55,11 +56,11 @@ def project(
     }
     return Projected(
         value=value,
-        low=value * math.exp(low),
-        high=value * math.exp(high),
+        low=value * math.exp(-half),
+        high=value * math.exp(half),
         model=f"{fit.model}, {TRAINING}" if trains else fit.model,
         bound=max(shares, key=lambda k: shares[k]),
-        flags=flags,
+        flags=tuple(why for name, why in found.items() if name in TELLING),
     )
 
 
@@ -93,38 +94,6 @@ def work_of(workload: Workload) -> Work:
         streamed_bytes=streamed,
         resident_bytes=streamed,
     )
-
-
-def doubts(setting: Setting, fit: Fit) -> tuple[str, ...]:
-    """Why this point lies outside what the fit has seen; each widens the interval."""
-    found = [
-        f"extrapolates: core {c.core} is of no known family"
-        for c in setting.device.clusters
-        if roofline.family("core", c.core) is None
-    ]
-    seen = fit.provenance.get("isa", [])
-    has = isa(setting.device, setting.threads)
-    ours = roofline.family("engine", setting.engine) == "numba"
-    if ours and isinstance(seen, list) and has not in seen:
-        found.append(f"extrapolates: our engine was never timed on {has}")
-    if has == "scalar":
-        found.append("extrapolates: no vector unit")
-    about = "numba_format" if ours else "format"
-    found += [
-        f"extrapolates: format {name} is of no known family"
-        for name in setting.work.weights
-        if roofline.family(about, name) is None
-    ]
-    if setting.threads > setting.device.cores:
-        found.append(f"extrapolates: {setting.threads} threads on {setting.device.cores} cores")
-    return tuple(dict.fromkeys(found))
-
-
-def widened(interval: tuple[float, float], doubts: int) -> tuple[float, float]:
-    """The interval (logarithms) with a factor of 1.35 of further doubt for each reason."""
-    extra = doubts * math.log(1.35) ** 2
-    low, high = interval
-    return -math.sqrt(low**2 + extra), math.sqrt(high**2 + extra)
 
 
 def _bytes(count: float) -> str:

@@ -41,14 +41,14 @@ CACHED = (0.6, 1.4)  # resident bytes over cache bytes: below, all hits; above, 
 class Fit:
     """Constants of the model, by name such as "format.q4", and what is known of its errors.
 
-    intervals: per phase, logarithms of (5 %, 95 %) of published over projected seconds
+    intervals: per phase, what the width of an interval follows from; see intervals.py
     provenance: what it was fitted on
     """
 
     model: str
     names: tuple[str, ...]
     values: Floats  # (k,)
-    intervals: Mapping[str, tuple[float, float]]
+    intervals: Mapping[str, Mapping[str, float]]
     provenance: Mapping[str, object]
 
     def index(self, name: str) -> int:
@@ -149,16 +149,19 @@ def seconds(points: Points, names: tuple[str, ...], values: Floats) -> Seconds:
     )
 
 
+@cache
 def columns(names: tuple[str, ...], about: str) -> Ints:
     """Positions of the constants `about.*`, in order."""
     return np.array([i for i, name in enumerate(names) if name.startswith(about + ".")], np.int64)
 
 
+@cache
 def formats(names: tuple[str, ...]) -> Ints:
     """Positions of the cycles per weight: of other engines' formats, then of our own."""
     return np.concatenate([columns(names, "format"), columns(names, "numba_format")])
 
 
+@cache
 def family(about: str, name: str) -> str | None:
     """The family of a core, engine or format by its name; None when no pattern matches."""
     for found, patterns in _families()[about].items():
@@ -188,7 +191,10 @@ def load(path: Path = FIT) -> Fit:
             model=raw["model"],
             names=names,
             values=np.array([constants.get(n, c) for n, c in zip(names, centres, strict=True)]),
-            intervals={k: (float(v[0]), float(v[1])) for k, v in raw["intervals"].items()},
+            intervals={
+                phase: {name: float(x) for name, x in found.items()}
+                for phase, found in raw["intervals"].items()
+            },
             provenance=raw["provenance"],
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
@@ -199,7 +205,7 @@ def save(fit: Fit, path: Path) -> None:
     """Write the fit so that `load` finds it again."""
     raw = {
         "model": fit.model,
-        "intervals": {k: [round(x, 4) for x in v] for k, v in fit.intervals.items()},
+        "intervals": fit.intervals,
         "provenance": fit.provenance,
         "constants": {
             n: float(f"{v:.6g}") for n, v in zip(fit.names, fit.values.tolist(), strict=True)

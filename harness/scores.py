@@ -1,30 +1,52 @@
-"""Projections of what a fit had not seen -> the errors to tell, and the interval to promise."""
+"""Projections of what a fit had not seen -> the errors to tell.
+
+Rows are published measurements; devices are families of SoCs, which are left out together.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from itertools import combinations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from harness import intervals, roofline
+from harness.doubts import doubts
+from harness.intervals import COVERAGE, Error
 from harness.observations import Observation
 from harness.roofline import Floats
 
-COVERAGE = 0.9
-Names: TypeAlias = NDArray[np.str_]
+PHASES = ("decode", "prefill")
+READABLE = 10.0  # tokens per second: about as fast as people read
+APART = 1.2  # factor between two devices from which their order is asked for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Left:
+    """One observation, what a fit that had not seen it projects [s], and its doubts by name."""
+
+    observation: Observation
+    seconds: float
+    doubts: frozenset[str] = frozenset()
+
+    @property
+    def residual(self) -> float:
+        """Logarithm of published over projected seconds."""
+        return math.log(self.observation.seconds / self.seconds)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Score:
-    """Errors of one phase over rows whose SoC the fit had not seen.
+    """Errors of one phase over rows that the fit had not seen.
 
-    error: median |projected/published - 1|; by_device: median of the devices' medians
+    error: median |projected/published - 1| of rates; by_device: median of the devices' medians
     bias: median logarithm of projected over published seconds
     within: share of rows within 10, 20, 30 %; rank: Spearman's, over devices' median rates
-    width: factor of the 90 % interval; covered: share of rows (devices weigh alike) inside it
+    width: median factor of the 90 % intervals; covered: share of rows inside, devices alike
+    inside: devices inside, their rows counted as parts of one; chance: two-sided, that so many
+    or fewer are inside when 90 % are promised
     """
 
     phase: str
@@ -38,114 +60,143 @@ class Score:
     rank: float
     width: float
     covered: float
+    inside: int
+    chance: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Left:
-    """One observation and what a fit without its SoC projects for it [s]."""
+class Decisions:
+    """How often an answer that rests on a decode would have been right.
 
-    observation: Observation
-    seconds: float
-
-    @property
-    def residual(self) -> float:
-        """Logarithm of published over projected seconds."""
-        return math.log(self.observation.seconds / self.seconds)
-
-
-def interval(left: Sequence[Left], phase: str) -> tuple[float, float]:
-    """Ends of the 90 % interval as logarithms of published over projected seconds.
-
-    Split-conformal over the rows without a caveat, each SoC with the same weight, so that the
-    many rows of one do not decide.
+    readable: reaches 10 tokens/s or not; ordered: of two devices with the same model and format
+    whose published rates are 20 % or more apart, which one is faster
     """
-    residuals, groups = _residuals(_clean(left), phase)
-    if not len(residuals):
-        return -math.log(4), math.log(4)
-    half = _quantile(np.abs(residuals), groups)
-    return -half, half
+
+    readable: float
+    rows: int
+    ordered: float
+    pairs: int
+
+
+def errors(left: Sequence[Left], phase: str) -> list[Error]:
+    """What intervals are fitted on."""
+    return [
+        Error(residual=x.residual, group=x.observation.group, doubts=x.doubts)
+        for x in left
+        if x.observation.phase == phase
+    ]
 
 
 def scores(left: Sequence[Left]) -> tuple[Score, ...]:
-    """The leave-one-out table: per phase, over all rows and over those without a caveat."""
-    return tuple(
-        _score(left, phase, which) for phase in ("decode", "prefill") for which in ("all", "clean")
+    """The table of truth: per phase, over all rows and over the clean ones."""
+    return tuple(_score(left, phase, which) for phase in PHASES for which in ("all", "clean"))
+
+
+def decisions(left: Sequence[Left]) -> Decisions:
+    """Over the decode rows."""
+    rows = [x for x in left if x.observation.phase == "decode"]
+    right = [
+        (1 / x.seconds >= READABLE) == (1 / x.observation.seconds >= READABLE) for x in rows
+    ]
+    ordered = []
+    for a, b in combinations(rows, 2):
+        published = b.observation.seconds / a.observation.seconds
+        if _same_run(a.observation, b.observation) and abs(math.log(published)) > math.log(APART):
+            ordered.append((published > 1) == (b.seconds > a.seconds))
+    return Decisions(
+        readable=float(np.mean(right)) if right else math.nan,
+        rows=len(right),
+        ordered=float(np.mean(ordered)) if ordered else math.nan,
+        pairs=len(ordered),
     )
 
 
+def halves(left: Sequence[Left], phase: str) -> Floats:
+    """Half-width (logarithm) of each row's interval, from the errors of the other devices."""
+    rows = [x for x in left if x.observation.phase == phase]
+    fitted: dict[str, Mapping[str, float]] = {}
+    for name in {x.observation.group for x in rows}:
+        others = [x for x in rows if x.observation.group != name]
+        fitted[name] = intervals.fit(errors(others, phase))
+    return np.array([intervals.half(fitted[x.observation.group], x.doubts) for x in rows])
+
+
 def report(left: Sequence[Left]) -> str:
-    """The leave-one-out table as text."""
-    head = "phase    rows   n  SoCs  error  by SoC  bias   in 10/20/30 %  rank  interval  covered"
+    """The table of truth as text."""
+    head = (
+        "phase    rows   n  SoCs  error  by SoC  bias   in 10/20/30 %  rank  interval  covered"
+    )
     lines = [
         f"{s.phase:8} {s.which:5} {s.rows:3} {s.devices:4}  {s.error:5.1%}  {s.by_device:6.1%} "
         f"{s.bias:+5.2f}   {s.within[0]:3.0%} {s.within[1]:3.0%} {s.within[2]:3.0%}  "
-        f"{s.rank:5.2f}   x{s.width:4.2f}    {s.covered:5.0%}"
+        f"{s.rank:5.2f}   x{s.width:4.2f}    {s.inside} of {s.devices} (p {s.chance:.2f})"
         for s in scores(left)
     ]
-    return "\n".join([head, *lines])
+    found = decisions(left)
+    said = [
+        f"reaches {READABLE:g} tokens/s: right in {found.readable:.1%} of {found.rows} rows",
+        f"order of two devices: right in {found.ordered:.1%} of {found.pairs} pairs",
+    ]
+    return "\n".join([head, *lines, *said])
+
+
+def brief(score: Score) -> str:
+    """One score as a sentence."""
+    return (
+        f"{score.phase} {score.which}: {score.rows} rows of {score.devices} SoCs, "
+        f"median error {score.error:.1%}, bias {score.bias:+.2f}, "
+        f"interval x{score.width:.2f} holds {score.inside} of {score.devices}"
+    )
 
 
 def _score(left: Sequence[Left], phase: str, which: str) -> Score:
-    within = left if which == "all" else _clean(left)
-    chosen = [x for x in within if x.observation.phase == phase]
-    residuals, groups = _residuals(chosen, phase)
-    ratio = np.exp(-residuals)  # projected over published seconds
-    error = np.abs(1 / ratio - 1)  # of the rate
-    names = sorted(set(groups))
+    from scipy.stats import binomtest  # noqa: PLC0415  (a second that others need not wait)
+
+    rows = [x for x in left if x.observation.phase == phase]
+    half = halves(left, phase)
+    chosen = np.array([which == "all" or not x.observation.caveat for x in rows], bool)
+    residuals = np.array([x.residual for x in rows])[chosen]
+    half = half[chosen]
+    groups = np.array([x.observation.group for x in rows])[chosen]
+    error = np.abs(np.exp(residuals) - 1)  # projected over published rate, less one
+    names = sorted(set(groups.tolist()))
     medians = [float(np.median(error[groups == n])) for n in names]
-    published = np.array([x.observation.seconds for x in chosen])
-    projected = np.array([x.seconds for x in chosen])
-    by_group = [
-        (np.median(published[groups == n]), np.median(projected[groups == n])) for n in names
-    ]
+    published = np.log([x.observation.seconds for x in rows])[chosen]
+    by_group = np.array(
+        [
+            (np.median(published[groups == n]), np.median((published - residuals)[groups == n]))
+            for n in names
+        ]
+    )
+    held = np.abs(residuals) <= half
+    covered = [float(np.mean(held[groups == n])) for n in names]
+    inside = round(sum(covered))
 
     def share(limit: float) -> float:
         return float(np.mean(error <= limit))
 
-    inside = [_covered(left, chosen, n) for n in names]
     return Score(
         phase=phase,
         which=which,
-        rows=len(chosen),
+        rows=len(residuals),
         devices=len(names),
         error=float(np.median(error)),
         by_device=float(np.median(medians)),
         bias=float(-np.median(residuals)),
         within=(share(0.1), share(0.2), share(0.3)),
-        rank=_spearman(*np.array(by_group).T),
-        width=math.exp(interval(left, phase)[1]),
-        covered=float(np.mean(inside)),
+        rank=_spearman(*by_group.T),
+        width=math.exp(float(np.median(half))),
+        covered=float(np.mean(covered)),
+        inside=inside,
+        chance=float(binomtest(inside, len(names), COVERAGE).pvalue),
     )
 
 
-def _covered(left: Sequence[Left], chosen: Sequence[Left], name: str) -> float:
-    """Share of a group's rows inside the interval that the other groups give."""
-    others = [x for x in left if x.observation.group != name]
-    own = [x for x in chosen if x.observation.group == name]
-    low, high = interval(others, own[0].observation.phase)
-    return float(np.mean([low <= x.residual <= high for x in own]))
-
-
-def _clean(left: Sequence[Left]) -> list[Left]:
-    return [x for x in left if not x.observation.distrusted]
-
-
-def _quantile(sizes: Floats, groups: Names) -> float:
-    """Weighted quantile with equal weight per group, its level raised for few groups."""
-    names, inverse, counts = np.unique(groups, return_inverse=True, return_counts=True)
-    weights = 1 / counts[inverse]
-    order = np.argsort(sizes)
-    cumulative = np.cumsum(weights[order]) / weights.sum()
-    level = min(1.0, COVERAGE * (len(names) + 1) / len(names))
-    return float(sizes[order][min(int(np.searchsorted(cumulative, level)), len(sizes) - 1)])
-
-
-def _residuals(left: Sequence[Left], phase: str) -> tuple[Floats, Names]:
-    chosen = [x for x in left if x.observation.phase == phase]
-    return (
-        np.array([x.residual for x in chosen]),
-        np.array([x.observation.group for x in chosen]),
-    )
+def _same_run(a: Observation, b: Observation) -> bool:
+    """The same model in the same family of formats, on two devices."""
+    if a.group == b.group or a.model.lower() != b.model.lower():
+        return False
+    return roofline.family("format", a.form) == roofline.family("format", b.form)
 
 
 def _spearman(a: Floats, b: Floats) -> float:
@@ -155,10 +206,7 @@ def _spearman(a: Floats, b: Floats) -> float:
     return float(np.corrcoef(first, second)[0, 1])
 
 
-def brief(score: Score) -> str:
-    """One score as a sentence."""
-    return (
-        f"{score.phase} {score.which}: {score.rows} rows of {score.devices} SoCs, "
-        f"median error {score.error:.1%}, bias {score.bias:+.2f}, "
-        f"interval x{score.width:.2f} covers {score.covered:.0%}"
-    )
+def left_of(observation: Observation, seconds: float, fit: roofline.Fit) -> Left:
+    """A row with what a fit projects for it."""
+    found = doubts(observation.setting, fit, observation.notes)
+    return Left(observation=observation, seconds=seconds, doubts=frozenset(found))
