@@ -63,35 +63,59 @@ class Fit:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Points:
-    """What the model needs to know of n points, as arrays with one entry each.
+class Machines:
+    """What the model needs to know of m machines, each a device with so many threads.
 
-    A two-dimensional array has one column per family (cores) or per format (weights), in the
-    order in which `Fit.names` holds them. `factors` are columns of indices into the constants;
-    their product multiplies the cycles of the weights.
+    A two-dimensional array has one column per family of cores, in the order of `Fit.names`.
     """
 
-    cores: Floats  # (n, families) cores in use
-    hertz: Floats  # (n, families) sum of their clocks
-    slowest: Floats  # (n, families) lowest of their clocks, inf where none is used
-    first: Ints  # (n,) column of the fastest core in use
-    threads: Floats  # (n,)
-    bus: Floats  # (n,) theoretical bandwidth
-    bus_share: Ints  # (n,) index of a constant
-    fabric: Floats  # (n,) clusters that each reach memory through a port of their own; 0: no limit
-    read_one: Floats  # (n,) measured with one thread, nan where it is not
-    read_all: Floats  # (n,) measured with as many threads as here, nan where it is not
-    cache: Floats  # (n,) last level
-    weights: Floats  # (n, formats) multiply-adds of weights in a step
-    factors: Ints  # (n, any)
-    floor: Floats  # (n,) least seconds of the multiply-adds of weights, by the peak of the cores
-    others: Floats  # (n,) multiply-adds without weights in a step
-    other_cycles: Ints  # (n,) index of a constant
-    streamed: Floats  # (n,) bytes of weights and state that a step reads
-    resident: Floats  # (n,) bytes that a step touches again
-    prompt: Floats  # (n,) tokens of a prefill, 0 for a decode
-    layers: Floats  # (n,)
-    ours: NDArray[np.bool_]  # (n,) our engine, whose layers cost cycles, not system calls
+    cores: Floats  # (m, families) in use
+    hertz: Floats  # (m, families) sum of their clocks
+    slowest: Floats  # (m, families) lowest of their clocks, inf where none is used
+    first: Ints  # (m,) column of the fastest core in use
+    threads: Floats  # (m,)
+    bus: Floats  # (m,) theoretical bandwidth
+    bus_share: Ints  # (m,) index of a constant
+    fabric: Floats  # (m,) clusters that each reach memory through a port of their own; 0: no limit
+    read_one: Floats  # (m,) measured with one thread, nan where it is not
+    read_all: Floats  # (m,) measured with as many threads as here, nan where it is not
+    cache: Floats  # (m,) last level
+    int8_peak: Floats  # (m,) operations per second that matrix kernels may reach
+    float_peak: Floats  # (m,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Loads:
+    """What the model needs to know of w loads, each a step of a model on an engine."""
+
+    weights: Floats  # (w, formats) multiply-adds of weights in a step, in the order of `formats`
+    int8_work: Floats  # (w,) multiply-adds of weights that the cores' peaks limit: as bytes
+    float_work: Floats  # (w,) and as float32
+    others: Floats  # (w,) multiply-adds without weights in a step
+    other_cycles: Ints  # (w,) index of a constant
+    streamed: Floats  # (w,) bytes of weights and state that a step reads
+    resident: Floats  # (w,) bytes that a step touches again
+    prompt: Floats  # (w,) tokens of a prefill, 0 for a decode
+    layers: Floats  # (w,)
+    ours: NDArray[np.bool_]  # (w,) our engine, whose layers cost cycles, not system calls
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Points:
+    """n pairs of a machine and a load.
+
+    which, what: (n,) the machine and the load of each point
+    table: (a,b,any) indices of constants whose product multiplies the cycles of the weights, by
+    kind of machine (a) and of load (b); kind_of_machine (m,), kind_of_load (w,)
+    """
+
+    machines: Machines
+    loads: Loads
+    which: Ints
+    what: Ints
+    table: Ints
+    kind_of_machine: Ints
+    kind_of_load: Ints
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -110,35 +134,41 @@ def seconds(points: Points, names: tuple[str, ...], values: Floats) -> Seconds:
     values (k,), or (m,k) for m sets of constants at once, which gives times (m,n)
     """
     at = {name: values[..., i, None] for i, name in enumerate(names)}
+    machines, loads = points.machines, points.loads
+    which, what = points.which, points.what
+    # of each machine
     speed = values[..., columns(names, "core_speed")]
-    one = values[..., columns(names, "core_bandwidth")]
-    modelled_one = one[..., points.first]
-    known = np.where(np.isnan(points.read_one), modelled_one, points.read_one)
-    cores = (one @ points.cores.T) * (known / modelled_one) ** TRUST
-    bus = values[..., points.bus_share] * points.bus
-    ports = points.fabric * at["other.cluster_bandwidth"]
-    limits = cores**-3 + bus**-3
-    limits = limits + np.where(points.fabric > 0, np.maximum(ports, 1.0) ** -3, 0.0)
-    modelled = limits ** (-1 / 3)
-    measured = np.where(np.isnan(points.read_all), modelled, points.read_all)
-    bandwidth = modelled * (measured / modelled) ** TRUST
-    sum_of_speeds = speed @ points.hertz.T
-    pace = np.min(points.slowest * speed[..., None, :], axis=-1) * points.cores.sum(axis=1)
-    rate = (1 - STATIC) * sum_of_speeds + STATIC * pace
+    speeds = speed @ machines.hertz.T
+    count = machines.cores.sum(axis=1)
+    pace = np.min(machines.slowest * speed[..., None, :], axis=-1) * count
+    rate = ((1 - STATIC) * speeds + STATIC * pace)[..., which]
+    from_memory = (1 / _bandwidth(machines, names, values))[..., which]
+    from_cache = (1 / (at["other.cache_bytes_per_cycle"] * speeds))[..., which]
+    # of each load
+    cycles = values[..., formats(names)] @ loads.weights.T
+    passes = np.maximum(1, np.ceil(loads.prompt / PASS))
+    prefill = loads.prompt > 0
+    fixed = at["other.prefill_fixed_tokens"] / np.maximum(loads.prompt, 1)
+    cycles = (cycles * np.where(prefill, 1 + fixed, 1))[..., what]
+    others = (loads.others * values[..., loads.other_cycles])[..., what]
+    # of each point
+    factors = values[..., points.table].prod(axis=-1)
+    factors = factors[..., points.kind_of_machine[which], points.kind_of_load[what]]
+    compute = cycles * factors / rate
+    if loads.ours.any():
+        floor = loads.int8_work[what] / machines.int8_peak[which]
+        compute = np.maximum(compute, 2 * (floor + loads.float_work[what] / machines.float_peak[which]))
     low, high = CACHED
-    hits = np.clip((high - points.resident / np.maximum(points.cache, 1)) / (high - low), 0, 1)
-    cache_bandwidth = at["other.cache_bytes_per_cycle"] * sum_of_speeds
-    passes = np.maximum(1, np.ceil(points.prompt / PASS))
-    memory = points.streamed * passes * ((1 - hits) / bandwidth + hits / cache_bandwidth)
-    factors = values[..., points.factors].prod(axis=-1)
-    cycles = (values[..., formats(names)] @ points.weights.T) * factors
-    prefill = points.prompt > 0
-    fixed = at["other.prefill_fixed_tokens"] / np.maximum(points.prompt, 1)
-    compute = np.maximum(cycles * np.where(prefill, 1 + fixed, 1) / rate, points.floor)
-    attention = points.others * values[..., points.other_cycles] / rate
-    theirs = at["other.layer_seconds"] * (0.5 + points.threads / 8)
-    own = at["other.numba_layer_cycles"] * points.cores.sum(axis=1) / sum_of_speeds
-    overhead = points.layers * passes * np.where(points.ours, own, theirs)
+    cache = np.maximum(machines.cache, 1)[which]
+    hits = np.clip((high - loads.resident[what] / cache) / (high - low), 0, 1)
+    streamed = (loads.streamed * passes)[what]
+    memory = streamed * (from_memory + hits * (from_cache - from_memory))
+    attention = others / rate
+    theirs = (at["other.layer_seconds"] * (0.5 + machines.threads / 8))[..., which]
+    if loads.ours.any():
+        own = (at["other.numba_layer_cycles"] * count / speeds)[..., which]
+        theirs = np.where(loads.ours[what], own, theirs)
+    overhead = (loads.layers * passes)[what] * theirs
     join = at["other.join"]
     body = (memory**join + compute**join) ** (1 / join)
     return Seconds(
@@ -147,6 +177,21 @@ def seconds(points: Points, names: tuple[str, ...], values: Floats) -> Seconds:
         overhead=overhead,
         total=body + attention + overhead,
     )
+
+
+def _bandwidth(machines: Machines, names: tuple[str, ...], values: Floats) -> Floats:
+    """Bytes per second that the cores of each machine read together."""
+    one = values[..., columns(names, "core_bandwidth")]
+    modelled_one = one[..., machines.first]
+    known = np.where(np.isnan(machines.read_one), modelled_one, machines.read_one)
+    cores = (one @ machines.cores.T) * (known / modelled_one) ** TRUST
+    limits = cores**-3 + (values[..., machines.bus_share] * machines.bus) ** -3
+    port = values[..., names.index("other.cluster_bandwidth"), None]
+    ports = np.maximum(machines.fabric, 1) * port
+    modelled = (limits + np.where(machines.fabric > 0, ports**-3, 0.0)) ** (-1 / 3)
+    measured = np.where(np.isnan(machines.read_all), modelled, machines.read_all)
+    bandwidth: Floats = modelled * (measured / modelled) ** TRUST
+    return bandwidth
 
 
 @cache

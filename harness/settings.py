@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 
 from harness import roofline
-from harness.roofline import Fit, Floats, Points
+from harness.roofline import Fit, Floats, Ints, Loads, Machines, Points
 from targets.profile import Cluster, Device, used
 
 SHARE = {  # by category: which machines reach what part of their bus; others go by their cores
@@ -17,12 +18,11 @@ SHARE = {  # by category: which machines reach what part of their bus; others go
     "sbc": "arm_board",
     "jetson": "arm_board",
 }
-
-
 PEAK_SHARE = 0.8  # of the int8 or float32 peak: the best our matrix products reach, on one Zen 4
 AVX2_ONLY = ("lm_studio", "tmac", "bitnet", "rwkv")  # whose x86 code stops there
 LOOKUPS = ("tmac",)  # look products up with instructions that every NEON has
 CORES_OF_A_PORT = 6  # at most, in an Apple cluster
+INT8 = ("int8", "int4", "ternary")  # our formats that are multiplied as bytes
 _OTHERWISE = {"format": "q4", "numba_format": "f32"}  # a format of no family
 KERNELS = {  # how an engine multiplies matrices in a prefill, unless a row says otherwise
     "numba": "numba",
@@ -31,7 +31,9 @@ KERNELS = {  # how an engine multiplies matrices in a prefill, unless a row says
     "mnn": "mnn",
     "executorch": "xnnpack",
     "litert": "xnnpack",
+    "cactus": "xnnpack",
 }
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,53 +57,78 @@ class Setting:
     device: Device
     threads: int
     engine: str
-    kernel: str = ""  # of a prefill: "vector", "tiled", "repacked", ...; "" is the engine's usual
+    kernel: str = ""  # how matrices are multiplied: "vector", "repacked", ...; "" is the usual way
 
 
 def points(settings: Sequence[Setting], fit: Fit) -> Points:
     """The settings as arrays for `roofline.seconds`."""
-    cores = [_cores(s.device, s.threads, fit) for s in settings]
-    hertz, first = np.stack([c.hertz for c in cores]), np.array([c.first for c in cores])
-    prefill = [s.work.phase == "prefill" for s in settings]
-    ours = [roofline.family("engine", s.engine) == "numba" for s in settings]
-    return Points(
-        cores=np.stack([c.count for c in cores]),
-        hertz=hertz,
-        slowest=np.stack([c.slowest for c in cores]),
-        first=first,
-        threads=np.array([s.threads for s in settings], float),
-        bus=np.array([s.device.bandwidth.value for s in settings]),
-        bus_share=np.array([fit.index(f"bus_share.{_share(s.device)}") for s in settings]),
-        fabric=np.array([_ports(s.device, s.threads) for s in settings]),
-        read_one=np.array([_read(s.device, 1) for s in settings]),
-        read_all=np.array([_read(s.device, s.threads) for s in settings]),
-        cache=np.array([_last_cache(s.device) for s in settings]),
-        weights=np.stack([_weights(s, fit) for s in settings]),
-        factors=np.array([_factors(s, fit) for s in settings]),
-        floor=np.array([_floor(s) for s in settings]),
-        others=np.array([s.work.others for s in settings]),
-        other_cycles=np.array(
-            [fit.index(f"other.attention_{'prefill' if p else 'decode'}") for p in prefill]
-        ),
-        streamed=np.array([s.work.streamed_bytes for s in settings]),
-        resident=np.array([s.work.resident_bytes for s in settings]),
-        prompt=np.array(
-            [s.work.tokens if p else 0 for s, p in zip(settings, prefill, strict=True)], float
-        ),
-        layers=np.array([s.work.layers for s in settings], float),
-        ours=np.array(ours),
+    machines = list(dict.fromkeys((id(s.device), s.threads) for s in settings))
+    by_id = {id(s.device): s.device for s in settings}
+    position = {key: i for i, key in enumerate(machines)}
+    return _assemble(
+        [_machine(by_id[device], threads, fit) for device, threads in machines],
+        [_load(s.work, s.engine, s.kernel, fit) for s in settings],
+        np.array([position[id(s.device), s.threads] for s in settings], np.int64),
+        np.arange(len(settings)),
+        fit,
     )
 
 
-@dataclass(frozen=True, slots=True)
-class _Cores:
-    count: Floats
+def grid(
+    machines: Sequence[tuple[Device, int]],
+    works: Sequence[Work],
+    engine: str,
+    fit: Fit,
+) -> Points:
+    """Every work on every machine (a device with so many threads), machines slowest: (m*w,)."""
+    return _assemble(
+        [_machine(device, threads, fit) for device, threads in machines],
+        [_load(work, engine, "", fit) for work in works],
+        np.repeat(np.arange(len(machines)), len(works)),
+        np.tile(np.arange(len(works)), len(machines)),
+        fit,
+    )
+
+
+def isa(device: Device, threads: int, engine: str = "numba") -> str:
+    """What all the cores that so many threads use have, as far as the engine's code uses it.
+
+    A key of the constants `isa.*`.
+    """
+    return _isa(_flags(device, threads), engine)
+
+
+def pairs(setting: Setting) -> tuple[str, ...]:
+    """Constants that this point shares with others of the same two families."""
+    engine = roofline.family("engine", setting.engine) or "other"
+    kind = _Kind(engine, _main(setting.work, engine), setting.work.phase == "prefill", "")
+    return _pairs(kind, isa(setting.device, setting.threads, engine))
+
+
+# ---- machines ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Machine:
+    """A device with so many threads: one entry of the arrays in Points."""
+
+    cores: Floats
     hertz: Floats
     slowest: Floats
     first: int
+    threads: float
+    bus: float
+    bus_share: int
+    fabric: float
+    read_one: float
+    read_all: float
+    cache: float
+    int8_peak: float
+    float_peak: float
+    flags: frozenset[str]
 
 
-def _cores(device: Device, threads: int, fit: Fit) -> _Cores:
+def _machine(device: Device, threads: int, fit: Fit) -> _Machine:
     families = [fit.names[i].partition(".")[2] for i in roofline.columns(fit.names, "core_speed")]
     count, hertz = np.zeros(len(families)), np.zeros(len(families))
     slowest = np.full(len(families), np.inf)
@@ -111,7 +138,37 @@ def _cores(device: Device, threads: int, fit: Fit) -> _Cores:
         count[i] += n
         hertz[i] += n * cluster.clock_hz.value
         slowest[i] = min(slowest[i], cluster.clock_hz.value)
-    return _Cores(count, hertz, slowest, column[0])
+    return _Machine(
+        cores=count,
+        hertz=hertz,
+        slowest=slowest,
+        first=column[0],
+        threads=threads,
+        bus=device.bandwidth.value,
+        bus_share=fit.index(f"bus_share.{_share(device)}"),
+        fabric=_ports(device, threads),
+        read_one=_read(device, 1),
+        read_all=_read(device, threads),
+        cache=max((f.value for level, f in device.caches.items() if level != "l1d"), default=0.0),
+        int8_peak=sum(n * c.clock_hz.value * c.int8_per_cycle.value for c, n in taken),
+        float_peak=sum(n * c.clock_hz.value * c.float32_per_cycle.value for c, n in taken),
+        flags=_flags(device, threads),
+    )
+
+
+def _flags(device: Device, threads: int) -> frozenset[str]:
+    return frozenset.intersection(*(frozenset(c.isa) for c, _ in used(device, threads)))
+
+
+def _isa(flags: frozenset[str], engine: str) -> str:
+    if engine in AVX2_ONLY:
+        flags -= {"avx512-vnni"}
+    if engine in LOOKUPS and "neon" in flags:
+        flags |= {"dotprod"}
+    for flag, name in (("avx512-vnni", "avx512vnni"), ("avx2", "avx2"), ("dotprod", "dotprod")):
+        if flag in flags:
+            return name
+    return "neon" if "neon" in flags else "scalar"
 
 
 def _family(cluster: Cluster) -> str:
@@ -124,22 +181,6 @@ def _family(cluster: Cluster) -> str:
     if "avx2" in cluster.isa:
         return "intel_old"
     return "little" if wide <= 8 else "a76" if wide <= 16 else "x"
-
-
-def isa(device: Device, threads: int, engine: str = "numba") -> str:
-    """What all the cores that so many threads use have, as far as the engine's code uses it.
-
-    A key of the constants `isa.*`.
-    """
-    flags = set.intersection(*(set(cluster.isa) for cluster, _ in used(device, threads)))
-    if engine in AVX2_ONLY:
-        flags -= {"avx512-vnni"}
-    if engine in LOOKUPS and "neon" in flags:
-        flags |= {"dotprod"}
-    for flag, name in (("avx512-vnni", "avx512vnni"), ("avx2", "avx2"), ("dotprod", "dotprod")):
-        if flag in flags:
-            return name
-    return "neon" if "neon" in flags else "scalar"
 
 
 def _share(device: Device) -> str:
@@ -171,67 +212,149 @@ def _read(device: Device, threads: int) -> float:
     return float(np.interp(threads, counts, [known[c].value for c in counts]))
 
 
-def _last_cache(device: Device) -> float:
-    return max((fact.value for level, fact in device.caches.items() if level != "l1d"), default=0.0)
+# ---- loads ---------------------------------------------------------------------------------
 
 
-def _weights(setting: Setting, fit: Fit) -> Floats:
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What of a load decides which constants multiply its cycles."""
+
+    engine: str
+    form: str  # family of the format with most work
+    prefill: bool
+    kernel: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Load:
+    """A work on an engine: one entry of the arrays in Points."""
+
+    weights: Floats
+    int8_work: float
+    float_work: float
+    others: float
+    other_cycles: int
+    streamed: float
+    resident: float
+    prompt: float
+    layers: float
+    ours: bool
+    kind: _Kind
+
+
+def _load(work: Work, engine: str, kernel: str, fit: Fit) -> _Load:
+    engine = roofline.family("engine", engine) or "other"
+    ours = engine == "numba"
+    about = "numba_format" if ours else "format"
     names = [fit.names[i] for i in roofline.formats(fit.names)]
-    row = np.zeros(len(names))
-    ours = roofline.family("engine", setting.engine) == "numba"
-    for name, work in setting.work.weights.items():
-        about = "numba_format" if ours else "format"
-        row[names.index(f"{about}.{roofline.family(about, name) or _OTHERWISE[about]}")] += work
-    return row
-
-
-def _floor(setting: Setting) -> float:
-    """Seconds at the highest share of the peak that a kernel reaches; 0 for other engines.
-
-    Those may look products up instead of multiplying, or use matrix units.
-    """
-    if roofline.family("engine", setting.engine) != "numba":
-        return 0.0
-    taken = used(setting.device, setting.threads)
-    int8 = sum(n * c.clock_hz.value * c.int8_per_cycle.value for c, n in taken)
-    float32 = sum(n * c.clock_hz.value * c.float32_per_cycle.value for c, n in taken)
-    peaks = {"int8": int8, "int4": int8, "ternary": int8}
-    return sum(
-        2 * work / (PEAK_SHARE * peaks.get(roofline.family("numba_format", name) or "", float32))
-        for name, work in setting.work.weights.items()
+    weights = np.zeros(len(names))
+    # Other engines may look products up instead of multiplying, or use matrix units.
+    limited = {"int8": 0.0, "float": 0.0}
+    for name, count in work.weights.items():
+        form = roofline.family(about, name) or _OTHERWISE[about]
+        weights[names.index(f"{about}.{form}")] += count
+        limited["int8" if form in INT8 else "float"] += count if ours else 0.0
+    prefill = work.phase == "prefill"
+    return _Load(
+        weights=weights,
+        int8_work=limited["int8"],
+        float_work=limited["float"],
+        others=work.others,
+        other_cycles=fit.index(f"other.attention_{'prefill' if prefill else 'decode'}"),
+        streamed=work.streamed_bytes,
+        resident=work.resident_bytes,
+        prompt=work.tokens if prefill else 0,
+        layers=work.layers,
+        ours=ours,
+        kind=_Kind(engine, _main(work, engine), prefill, kernel),
     )
 
 
-def _factors(setting: Setting, fit: Fit) -> list[int]:
-    """Constants that multiply the cycles: isa, engine, pairs, and of a prefill kernel and i8mm."""
-    one = fit.index("engine.numba")
-    taken = used(setting.device, setting.threads)
-    engine = roofline.family("engine", setting.engine) or "other"
-    has = isa(setting.device, setting.threads, engine)
-    found = [fit.index(f"isa.{has}"), fit.index(f"engine.{engine}")]
-    found += [fit.get(name, one) for name in pairs(setting)]
-    if setting.work.phase != "prefill":
-        repacked = setting.kernel == "repacked" and engine in ("llama_2024", "llama_cpp")
-        return [*found, fit.index("other.decode_repacked") if repacked else one, one]
-    kernel = setting.kernel or KERNELS.get(engine, "vector")
-    matrix = kernel in ("repacked", "mnn", "xnnpack") and all("i8mm" in c.isa for c, _ in taken)
-    return [
-        *found,
-        fit.index(f"prefill.{kernel}"),
-        fit.index("prefill.i8mm") if matrix else one,
-    ]
-
-
-def pairs(setting: Setting) -> tuple[str, ...]:
-    """Constants that this point shares with others of the same two families."""
-    engine = roofline.family("engine", setting.engine) or "other"
+def _main(work: Work, engine: str) -> str:
+    """The family of the format that most of the work is in."""
     about = "numba_format" if engine == "numba" else "format"
-    name = max(setting.work.weights, key=lambda form: setting.work.weights[form])
-    form = roofline.family(about, name) or _OTHERWISE[about]
-    has = isa(setting.device, setting.threads, engine)
+    name = max(work.weights, key=lambda form: work.weights[form])
+    return roofline.family(about, name) or _OTHERWISE[about]
+
+
+def _factors(kind: _Kind, flags: frozenset[str], fit: Fit) -> list[int]:
+    """Constants that multiply the cycles: isa, engine, pairs, and the kernel and i8mm."""
+    one = fit.index("engine.numba")
+    has = _isa(flags, kind.engine)
+    found = [fit.index(f"isa.{has}"), fit.index(f"engine.{kind.engine}")]
+    found += [fit.get(name, one) for name in _pairs(kind, has)]
+    if not kind.prefill:
+        repacked = kind.kernel == "repacked" and kind.engine in ("llama_2024", "llama_cpp")
+        return [*found, fit.index("other.decode_repacked") if repacked else one, one]
+    kernel = kind.kernel or KERNELS.get(kind.engine, "vector")
+    matrix = kernel in ("repacked", "mnn", "xnnpack") and "i8mm" in flags
+    return [*found, fit.index(f"prefill.{kernel}"), fit.index("prefill.i8mm") if matrix else one]
+
+
+def _pairs(kind: _Kind, has: str) -> tuple[str, ...]:
+    phase = "prefill" if kind.prefill else "decode"
     return (
-        f"{roofline.PAIR}{engine}~{form}",
-        f"{roofline.PAIR}{has}~{form}",
-        f"{roofline.PAIR}{engine}~{setting.work.phase}",
-        f"{roofline.PAIR}{has}~{setting.work.phase}",
+        f"{roofline.PAIR}{kind.engine}~{kind.form}",
+        f"{roofline.PAIR}{has}~{kind.form}",
+        f"{roofline.PAIR}{kind.engine}~{phase}",
+        f"{roofline.PAIR}{has}~{phase}",
     )
+
+
+# ---- together ------------------------------------------------------------------------------
+
+
+def _assemble(
+    machines: Sequence[_Machine], loads: Sequence[_Load], which: Ints, what: Ints, fit: Fit
+) -> Points:
+    """Points of loads[what] on machines[which]; what both decide comes from a small table."""
+    flags, of_machine = _distinct(m.flags for m in machines)
+    kinds, of_load = _distinct(load.kind for load in loads)
+
+    def machine(name: str) -> Floats:
+        return np.array([getattr(m, name) for m in machines], float)
+
+    def load(name: str) -> Floats:
+        return np.array([getattr(load, name) for load in loads], float)
+
+    return Points(
+        machines=Machines(
+            cores=machine("cores"),
+            hertz=machine("hertz"),
+            slowest=machine("slowest"),
+            first=np.array([m.first for m in machines], np.int64),
+            threads=machine("threads"),
+            bus=machine("bus"),
+            bus_share=np.array([m.bus_share for m in machines], np.int64),
+            fabric=machine("fabric"),
+            read_one=machine("read_one"),
+            read_all=machine("read_all"),
+            cache=machine("cache"),
+            int8_peak=PEAK_SHARE * machine("int8_peak"),
+            float_peak=PEAK_SHARE * machine("float_peak"),
+        ),
+        loads=Loads(
+            weights=load("weights"),
+            int8_work=load("int8_work"),
+            float_work=load("float_work"),
+            others=load("others"),
+            other_cycles=np.array([x.other_cycles for x in loads], np.int64),
+            streamed=load("streamed"),
+            resident=load("resident"),
+            prompt=load("prompt"),
+            layers=load("layers"),
+            ours=np.array([x.ours for x in loads], bool),
+        ),
+        which=which,
+        what=what,
+        table=np.array([[_factors(kind, each, fit) for kind in kinds] for each in flags], np.int64),
+        kind_of_machine=of_machine,
+        kind_of_load=of_load,
+    )
+
+
+def _distinct(items: Iterable[T]) -> tuple[list[T], Ints]:
+    """The items without repetition, and for each which of those it is."""
+    position: dict[T, int] = {}
+    which = [position.setdefault(item, len(position)) for item in items]
+    return list(position), np.array(which, np.int64)
