@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from harness import intervals, roofline
+from harness import correct, intervals, roofline
 from harness.errors import BadInput
 from harness.observations import Observation
 from harness.roofline import Fit, Floats
@@ -35,6 +35,7 @@ def calibrate(observations: Sequence[Observation], left: Sequence[Left] | None =
         provenance={
             **fitted.provenance,
             "interval": "90 %, conformal over SoCs left out, scaled by what is doubtful",
+            "variances": correct.fit_variances([(x.observation.setting, x.residual) for x in left]),
             "errors": [brief(s) for s in scores(left)],
         },
     )

@@ -71,19 +71,41 @@ def modelled(
         raise BadInput(f"threads must be at least 1, got {threads}")
     if isinstance(seconds, Failed):
         return Failed(reason=seconds.reason)
-    if device.idle_watts is None or device.load_watts is None:
-        return Failed(reason=f"no power model: {device.name} states no idle_watts and load_watts")
     if isinstance(seconds, Measured):
         taken = low = high = median(seconds.samples)
     else:
         taken, low, high = seconds.value, seconds.low, seconds.high
-    idle, load = device.idle_watts.value, device.load_watts.value
     steps = workload.tokens if workload.phase == "decode" else 1
+    return of_run(
+        (taken, low, high),
+        device,
+        threads,
+        traffic_joules=steps * traffic_joules(workload, device),
+        operations_joules=steps * operation_joules(workload),
+    )
+
+
+def of_run(
+    seconds: tuple[float, float, float],
+    device: Device,
+    threads: int,
+    *,
+    traffic_joules: float,
+    operations_joules: float,
+) -> Projected | Failed:
+    """Joules of a run that takes `seconds` (likely, least, most), by what it moves and computes.
+
+    Fails when the profile states no idle and load power.
+    """
+    if device.idle_watts is None or device.load_watts is None:
+        return Failed(reason=f"no power model: {device.name} states no idle_watts and load_watts")
+    taken, low, high = seconds
+    idle, load = device.idle_watts.value, device.load_watts.value
     parts = {
         "idle": taken * idle,
         "cores": taken * (load - idle) * active_share(device, threads),
-        "memory": steps * traffic_joules(workload, device),
-        "operations": steps * operation_joules(workload),
+        "memory": traffic_joules,
+        "operations": operations_joules,
     }
     value = sum(parts.values())
     estimated = [f.kind == "estimated" for f in (device.idle_watts, device.load_watts)]
@@ -114,11 +136,15 @@ def active_share(device: Device, threads: int) -> float:
 
 
 def traffic_joules(workload: Workload, device: Device) -> float:
-    """Of moving the weights and the state of one step, from memory or from the last cache."""
-    moved = 8 * (workload.weight_bytes + workload.state_bytes)
+    """Of moving the weights and the state of one step."""
+    return memory_joules(workload.weight_bytes + workload.state_bytes, device)
+
+
+def memory_joules(step_bytes: float, device: Device) -> float:
+    """Of moving the bytes of a step, from memory, or from the last cache if they stay there."""
     last = max((f.value for level, f in device.caches.items() if level != "l1d"), default=0.0)
-    cached = workload.weight_bytes + workload.state_bytes <= last
-    return moved * JOULES_PER_BIT[device.category] * (CACHE_SHARE if cached else 1.0)
+    share = CACHE_SHARE if step_bytes <= last else 1.0
+    return 8 * step_bytes * JOULES_PER_BIT[device.category] * share
 
 
 def operation_joules(workload: Workload) -> float:

@@ -12,11 +12,11 @@ from itertools import combinations
 
 import numpy as np
 
-from harness import intervals, roofline
+from harness import correct, intervals, roofline
 from harness.doubts import doubts
 from harness.intervals import COVERAGE, Error
 from harness.observations import Observation
-from harness.roofline import Floats
+from harness.roofline import Fit, Floats
 
 PHASES = ("decode", "prefill")
 READABLE = 10.0  # tokens per second: about as fast as people read
@@ -111,6 +111,36 @@ def decisions(left: Sequence[Left]) -> Decisions:
     )
 
 
+def after_one(left: Sequence[Left], phase: str, fit: Fit) -> tuple[float, int]:
+    """Median error of a row once another of the same device, engine and format was measured.
+
+    Each row counts once, with the median over the rows that could have been measured; and how
+    many rows have such another.
+    """
+    rows = [x for x in left if x.observation.phase == phase]
+    found = []
+    for x in rows:
+        setting = x.observation.setting
+        errors = []
+        for y in rows:
+            if x is y or not _same_place(x.observation, y.observation):
+                continue
+            seen = correct.Seen(
+                work=y.observation.setting.work,
+                threads=y.observation.setting.threads,
+                engine=y.observation.setting.engine,
+                kernel=y.observation.setting.kernel,
+                seconds=y.observation.seconds,
+                source="",
+            )
+            one = correct.Correction(device=setting.device.name, seen=(seen,))
+            shift, _ = correct.adjust(one, setting, fit, (y.residual,))
+            errors.append(abs(math.exp(x.residual - shift) - 1))
+        if errors:
+            found.append(float(np.median(errors)))
+    return (float(np.median(found)) if found else math.nan), len(found)
+
+
 def halves(left: Sequence[Left], phase: str) -> Floats:
     """Half-width (logarithm) of each row's interval, from the errors of the other devices."""
     rows = [x for x in left if x.observation.phase == phase]
@@ -192,6 +222,12 @@ def _score(left: Sequence[Left], phase: str, which: str) -> Score:
     )
 
 
+def _same_place(a: Observation, b: Observation) -> bool:
+    """One device, and the same engine and format as their authors write them."""
+    same = a.setting.device.name == b.setting.device.name and a.form.lower() == b.form.lower()
+    return same and a.engine.partition("(")[0].strip() == b.engine.partition("(")[0].strip()
+
+
 def _same_run(a: Observation, b: Observation) -> bool:
     """The same model in the same family of formats, on two devices."""
     if a.group == b.group or a.model.lower() != b.model.lower():
@@ -206,7 +242,7 @@ def _spearman(a: Floats, b: Floats) -> float:
     return float(np.corrcoef(first, second)[0, 1])
 
 
-def left_of(observation: Observation, seconds: float, fit: roofline.Fit) -> Left:
+def left_of(observation: Observation, seconds: float, fit: Fit) -> Left:
     """A row with what a fit projects for it."""
     found = doubts(observation.setting, fit, observation.notes)
     return Left(observation=observation, seconds=seconds, doubts=frozenset(found))

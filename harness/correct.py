@@ -1,0 +1,184 @@
+"""A few measurements of a device -> its correction: a shift of what is projected, less doubt.
+
+Logarithms of published over projected seconds of one device are taken for a Gaussian process:
+they share something of the device, of the phase, of the engine, and of engine and format, the
+more the closer their thread counts. The variances are fitted to rows of devices left out.
+A correction holds measurements, not facts: a new fit makes of them what it can.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+
+from harness import roofline
+from harness.errors import BadInput
+from harness.roofline import Fit, Floats
+from harness.settings import Setting, Work, points
+from targets.profile import Device
+
+SUFFIX = ".measured.json"
+PARTS = ("device", "phase", "engine", "format", "threads", "noise")
+START = 0.02  # variance of each part before it is fitted, and where a weak prior holds it
+LIMIT = 0.7  # residuals beyond tell of something else than the device [logarithm]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Seen:
+    """One measurement: `seconds` of a step of this work."""
+
+    work: Work
+    threads: int
+    engine: str
+    kernel: str
+    seconds: float
+    source: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Correction:
+    """What was measured on a device of this name, apart from its facts."""
+
+    device: str
+    seen: tuple[Seen, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """What of a setting decides how much two errors share."""
+
+    phase: str
+    engine: str
+    form: str
+    threads: int
+
+
+def adjust(
+    correction: Correction,
+    setting: Setting,
+    fit: Fit,
+    errors: Sequence[float] | None = None,
+) -> tuple[float, float]:
+    """What to add to the logarithm of seconds here, and the factor on the interval's width.
+
+    errors: logarithms of measured over projected seconds; None lets the fit say them
+    """
+    seen = _on(correction, setting.device)
+    residuals = np.array(errors) if errors is not None else _residuals(correction, seen, fit)
+    kinds = [_kind(s) for s in seen]
+    parts = variances(fit)
+    among = _shared(kinds, kinds, parts) + parts["noise"] * np.eye(len(kinds))
+    across = _shared([_kind(setting)], kinds, parts)[0]
+    solved = np.linalg.solve(among, np.stack([residuals, across], axis=1))
+    before = _shared([_kind(setting)], [_kind(setting)], parts)[0, 0] + parts["noise"]
+    left = max(before - float(across @ solved[:, 1]), parts["noise"])
+    return float(across @ solved[:, 0]), math.sqrt(left / before)
+
+
+def variances(fit: Fit) -> Mapping[str, float]:
+    """The parts' variances that `fit_variances` stored with the fit."""
+    stored = fit.provenance.get("variances")
+    if not isinstance(stored, dict):
+        return dict.fromkeys(PARTS, START)
+    return {part: float(stored[part]) for part in PARTS}
+
+
+def fit_variances(rows: Sequence[tuple[Setting, float]]) -> Mapping[str, float]:
+    """By maximum likelihood over left-out rows: settings, and logarithm of published over
+    projected seconds."""
+    from scipy.optimize import minimize  # noqa: PLC0415  (0.3 s that reading a fit spares)
+
+    devices: dict[str, list[tuple[_Kind, float]]] = {}
+    for setting, residual in rows:
+        clipped = min(max(residual, -LIMIT), LIMIT)
+        devices.setdefault(setting.device.name, []).append((_kind(setting), clipped))
+
+    def loss(x: Floats) -> float:
+        parts = dict(zip(PARTS, np.exp(x).tolist(), strict=True))
+        total = 0.025 * float(((x - math.log(START)) ** 2).sum())
+        for found in devices.values():
+            kinds, values = [k for k, _ in found], np.array([v for _, v in found])
+            matrix = _shared(kinds, kinds, parts) + parts["noise"] * np.eye(len(kinds))
+            root = np.linalg.cholesky(matrix)
+            white = np.linalg.solve(root, values)
+            total += 0.5 * float(white @ white) + float(np.log(np.diag(root)).sum())
+        return total
+
+    start = np.full(len(PARTS), math.log(START))
+    found = minimize(loss, start, method="L-BFGS-B", options={"maxiter": 40}).x
+    return {part: round(float(v), 5) for part, v in zip(PARTS, np.exp(found), strict=True)}
+
+
+def save(correction: Correction, folder: Path) -> Path:
+    """Beside the profiles of a folder, as NAME.measured.json."""
+    path = folder / f"{correction.device}{SUFFIX}"
+    path.write_text(json.dumps(asdict(correction), indent=1) + "\n", encoding="utf-8")
+    return path
+
+
+def load_all(folder: Path | None) -> dict[str, Correction]:
+    """The corrections in a folder, by device. Raises BadInput on a broken one."""
+    if folder is None:
+        return {}
+    found = {}
+    for path in sorted(folder.glob(f"*{SUFFIX}")):
+        try:
+            raw = json.loads(path.read_text(encoding="utf-8"))
+            seen = tuple(Seen(**{**each, "work": Work(**each["work"])}) for each in raw["seen"])
+            usable = all(s.seconds > 0 and math.isfinite(s.seconds) for s in seen) and seen
+            if not usable:
+                raise ValueError("no measurement above 0 s")
+            found[str(raw["device"])] = Correction(device=str(raw["device"]), seen=seen)
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise BadInput(
+                f"{path} is no correction ({error!r}); `edgewise calibrate --device NAME --from "
+                "FILE` writes one"
+            ) from None
+    return found
+
+
+def _on(correction: Correction, device: Device) -> list[Setting]:
+    return [
+        Setting(work=s.work, device=device, threads=s.threads, engine=s.engine, kernel=s.kernel)
+        for s in correction.seen
+    ]
+
+
+def _residuals(correction: Correction, seen: Sequence[Setting], fit: Fit) -> Floats:
+    total = roofline.seconds(points(seen, fit), fit.names, fit.values).total
+    measured = np.log([s.seconds for s in correction.seen])
+    clipped: Floats = np.clip(measured - np.log(total), -2 * LIMIT, 2 * LIMIT)
+    return clipped
+
+
+def _kind(setting: Setting) -> _Kind:
+    engine = roofline.family("engine", setting.engine) or "other"
+    name = max(setting.work.weights, key=lambda form: setting.work.weights[form])
+    about = "numba_format" if engine == "numba" else "format"
+    form = f"{engine} {roofline.family(about, name)} {setting.kernel}"
+    return _Kind(setting.work.phase, engine, form, setting.threads)
+
+
+def _shared(a: Sequence[_Kind], b: Sequence[_Kind], parts: Mapping[str, float]) -> Floats:
+    """Covariance of the errors of two lists of points on one device, without noise."""
+    return np.array([[_covariance(x, y, tuple(parts.items())) for y in b] for x in a])
+
+
+@cache
+def _covariance(x: _Kind, y: _Kind, parts: tuple[tuple[str, float], ...]) -> float:
+    of = dict(parts)
+    total = of["device"]
+    if x.phase == y.phase:
+        total += of["phase"]
+        if x.engine == y.engine:
+            total += of["engine"]
+            if x.form == y.form:
+                near = min(x.threads, y.threads) / max(x.threads, y.threads)
+                total += of["format"] + near * of["threads"]
+    return total
