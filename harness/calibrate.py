@@ -24,11 +24,13 @@ ROBUST = 1.5  # residuals beyond so many of it count linearly
 def calibrate(observations: Sequence[Observation], left: Sequence[Left] | None = None) -> Fit:
     """The constants that explain these observations, with the intervals of `left`.
 
-    left: leave-one-out results of the same observations; None computes them (about a minute).
+    left: leave-one-out results of the published ones; None computes them (about a minute).
     Raises BadInput when no observation is trusted.
     """
     fitted = fit(observations)
-    left = leave_out(observations) if left is None else left
+    if left is None:
+        own = [o for o in observations if o.row < 0]
+        left = leave_out([o for o in observations if o.row >= 0], always=own)
     return replace(
         fitted,
         intervals={phase: intervals.fit(errors(left, phase)) for phase in ("decode", "prefill")},
@@ -42,18 +44,40 @@ def calibrate(observations: Sequence[Observation], left: Sequence[Left] | None =
 
 
 def fit(observations: Sequence[Observation]) -> Fit:
-    """The constants alone, from a cold start at their priors."""
-    from scipy.optimize import least_squares  # noqa: PLC0415  (0.3 s that reading a fit spares)
+    """The constants alone, from a cold start at their priors.
 
+    Those of our own engine follow last, from its rows alone: a host that we measured moves
+    nothing that is known of other engines and machines.
+    """
     trusted = [o for o in observations if not o.distrusted]
     if not trusted:
         raise BadInput("nothing to calibrate on: no observation is trusted")
     names, centres, spreads = _constants(trusted)
+    own = np.array([_is_ours(name) for name in names])
+    values = centres
+    for free, ours in ((~own, False), (own, True)):
+        rows = [o for o in trusted if (o.setting.engine == "numba") == ours]
+        if rows:
+            values = _solve(rows, names, values, np.where(free, spreads, 0.0))
+    return replace(_blank(names, values), provenance=_provenance(trusted))
+
+
+def _is_ours(name: str) -> bool:
+    """A constant that only our own engine has."""
+    about, _, what = name.partition(".")
+    return "numba" in about or what.startswith("numba")
+
+
+def _solve(
+    rows: Sequence[Observation], names: tuple[str, ...], centres: Floats, spreads: Floats
+) -> Floats:
+    """Values that explain the rows, each with its spread about its centre; 0 fixes it."""
+    from scipy.optimize import least_squares  # noqa: PLC0415  (0.3 s that reading a fit spares)
+
     free = np.flatnonzero(spreads > 0)
-    start = _blank(names, centres)
-    arrays = points([o.setting for o in trusted], start)
-    measured = np.log([o.seconds for o in trusted])
-    weights = _weights(trusted) / NOISE
+    arrays = points([o.setting for o in rows], _blank(names, centres))
+    measured = np.log([o.seconds for o in rows])
+    weights = _weights(rows) / NOISE
 
     def values_at(x: Floats) -> Floats:
         """(k,) of x (free,), or (m,k) of x (m,free)."""
@@ -73,8 +97,8 @@ def fit(observations: Sequence[Observation]) -> Fit:
         change = (_soft(scaled(moved)) - _soft(scaled(x))) / STEP
         return np.concatenate([change.T, np.eye(len(x))])
 
-    found = least_squares(residuals, np.zeros(len(free)), slopes, method="trf", xtol=1e-3, ftol=1e-4)
-    return replace(start, values=values_at(found.x), provenance=_provenance(trusted))
+    start = np.zeros(len(free))
+    return values_at(least_squares(residuals, start, slopes, xtol=1e-3, ftol=1e-4).x)
 
 
 def _constants(trusted: Sequence[Observation]) -> tuple[tuple[str, ...], Floats, Floats]:
@@ -91,18 +115,20 @@ def _constants(trusted: Sequence[Observation]) -> tuple[tuple[str, ...], Floats,
 def leave_out(
     observations: Sequence[Observation],
     group: Callable[[Observation], str] = lambda o: o.group,
+    always: Sequence[Observation] = (),
     progress: Callable[[str], None] = lambda _: None,
 ) -> tuple[Left, ...]:
     """Every observation as projected by a fit without its group, in the order given.
 
-    Distrusted rows are projected too; they enter no fit. `progress` is told each group.
+    Distrusted rows are projected too; they enter no fit. always: rows that every fit knows, those
+    of the host. `progress` is told each group.
     """
     found: dict[int, Left] = {}
     groups = list(dict.fromkeys(group(o) for o in observations))
     for name in groups:
         progress(name)
         inside = [i for i, o in enumerate(observations) if group(o) == name]
-        fitted = fit([o for o in observations if group(o) != name])
+        fitted = fit([*(o for o in observations if group(o) != name), *always])
         times = steps([observations[i].setting for i in inside], fitted)
         for i, seconds in zip(inside, times.tolist(), strict=True):
             found[i] = left_of(observations[i], seconds, fitted)

@@ -39,6 +39,8 @@ def doubts(setting: Setting, fit: Fit, notes: Sequence[str] = ()) -> Mapping[str
     for cluster in device.clusters:
         if roofline.family("core", cluster.core) is None:
             found["core"] = f"extrapolates: core {cluster.core} is of no known family"
+    if engine == "numba":
+        found["ours"] = "our engine was timed on few hosts"
     seen = fit.provenance.get("isa", [])
     if engine == "numba" and isinstance(seen, list) and has not in seen:
         found["isa"] = f"extrapolates: our engine was never timed on {has}"

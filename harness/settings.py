@@ -25,7 +25,6 @@ CORES_OF_A_PORT = 6  # at most, in an Apple cluster
 INT8 = ("int8", "int4", "ternary")  # our formats that are multiplied as bytes
 _OTHERWISE = {"format": "q4", "numba_format": "f32"}  # a format of no family
 KERNELS = {  # how an engine multiplies matrices in a prefill, unless a row says otherwise
-    "numba": "numba",
     "llama_cpp": "repacked",
     "ik_llama": "tiled",
     "mnn": "mnn",
@@ -260,7 +259,9 @@ def _load(work: Work, engine: str, kernel: str, fit: Fit) -> _Load:
         int8_work=limited["int8"],
         float_work=limited["float"],
         others=work.others,
-        other_cycles=fit.index(f"other.attention_{'prefill' if prefill else 'decode'}"),
+        other_cycles=fit.index(
+            f"other.{'numba_' if ours else ''}attention_{'prefill' if prefill else 'decode'}"
+        ),
         streamed=work.streamed_bytes,
         resident=work.resident_bytes,
         prompt=work.tokens if prefill else 0,
@@ -286,6 +287,8 @@ def _factors(kind: _Kind, flags: frozenset[str], fit: Fit) -> list[int]:
     if not kind.prefill:
         repacked = kind.kernel == "repacked" and kind.engine in ("llama_2024", "llama_cpp")
         return [*found, fit.index("other.decode_repacked") if repacked else one, one]
+    if kind.engine == "numba":
+        return [*found, fit.index(f"numba_prefill.{kind.form}"), one]
     kernel = kind.kernel or KERNELS.get(kind.engine, "vector")
     matrix = kernel in ("repacked", "mnn", "xnnpack") and "i8mm" in flags
     return [*found, fit.index(f"prefill.{kernel}"), fit.index("prefill.i8mm") if matrix else one]

@@ -22,6 +22,7 @@ from harness.cli.screen import (
 from harness.cli.screen import (
     device as load_device,
 )
+from harness.errors import BadInput
 
 
 @app.command(
@@ -68,26 +69,57 @@ def recommend(
         print(answer.text(found, width()))
 
 
-@app.command(epilog="Example: edgewise project --device rpi5 --candidate mcsd:110m@int4")
+@app.command(
+    epilog="Examples: edgewise project --device rpi5 --candidate mcsd:110m@int4; "
+    "edgewise project --table queries.csv --out predictions.csv"
+)
 def project(
-    device: Annotated[list[str], typer.Option(help="May be repeated.")],
-    candidate: Annotated[list[str], typer.Option(help="May be repeated.")],
+    device: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
+    candidate: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
     workload: Annotated[list[str] | None, typer.Option(help="May be repeated.")] = None,
     threads: Annotated[
         int | None, typer.Option(min=1, help="The fastest count by default.")
     ] = None,
+    table: Annotated[
+        Path | None, typer.Option(help="CSV of questions, with the columns of published.csv.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Where answers go; stdout by default.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Time, energy and memory on a device that is not here, with an interval and what binds it."""
-    from harness import forecast, frame, table
+    from harness import forecast, frame
+    from harness import table as tables
 
+    if table is not None:
+        _answer(table, out)
+        return
+    if not device or not candidate:
+        raise BadInput("give --device and --candidate, or --table FILE with questions")
     rows = [
         forecast.point(name, run, load_device(place), threads)
         for place in device
         for name in candidate
         for run in workload or ["tg64", "tg64 @ d4096", "pp128"]
     ]
-    print(frame.as_json(rows) if as_json else table.terminal(rows, width()))
+    print(frame.as_json(rows) if as_json else tables.terminal(rows, width()))
+
+
+def _answer(path: Path, out: Path | None) -> None:
+    """Every question of a table, in order."""
+    from harness import correct, queries, roofline, store
+    from targets import profile
+
+    folder = devices_folder()
+    rows, columns = queries.read(path)
+    devices = {d.name: d for d in profile.load_all(folder)}
+    answers = queries.answers(rows, devices, roofline.load(), correct.load_all(folder))
+    text = queries.write(rows, columns, answers)
+    if out is None:
+        print(text, end="")
+        return
+    store.write_bytes(out, text.encode())
+    refused = sum(not answer["tokens_per_s"] for answer in answers)
+    note(f"wrote {out}: {len(rows)} rows, {refused} of them without a projection (see note)")
 
 
 @app.command(epilog="Example: edgewise calibrate --results results")
@@ -106,6 +138,7 @@ def calibrate(
     devices = {d.name: d for d in profile.load_all()}
     devices |= {d.name: d for d in profile.load_all(folder)} if folder else {}
     known = observations.published(devices)
+    own: tuple[observations.Observation, ...] = ()
     if results is not None:
         rows = [row for row in stored(results) if row.environment]
         own = observations.own(rows, devices, forecast.workload_of)
@@ -114,18 +147,17 @@ def calibrate(
                 "no row is of a known device: write this machine's profile with "
                 "`edgewise doctor --write FOLDER/HOST.toml` and give --devices FOLDER"
             )
-        known += own
-    note(f"fitting on {len(known)} measurements, then again without each SoC ...")
+    note(f"fitting on {len(known) + len(own)} measurements, then again without each SoC ...")
     with bars() as progress:
         task = progress.add_task("", total=len({o.group for o in known}))
 
         def watch(group: str) -> None:
             progress.update(task, advance=1, description=f"without {group}")
 
-        left = fitting.leave_out(known, progress=watch)
+        left = fitting.leave_out(known, always=own, progress=watch)
     print(scores.report(left))
     if write:
-        roofline.save(fitting.calibrate(known, left), roofline.FIT)
+        roofline.save(fitting.calibrate(known + own, left), roofline.FIT)
         note(f"wrote {roofline.FIT}")
 
 
