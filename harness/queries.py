@@ -12,11 +12,13 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from harness import correct, energy, intervals, reported, roofline
 from harness.correct import Correction
 from harness.doubts import doubts
 from harness.errors import BadInput
-from harness.records import Failed
+from harness.records import Failed, Projected
 from harness.reported import Line
 from harness.roofline import Fit
 from harness.settings import Setting, points
@@ -27,6 +29,7 @@ ANSWERS = (
     "tokens_per_s", "low", "high", "bound",
     "joules_per_token", "joules_low", "joules_high", "note",
 )  # fmt: skip
+BOUNDS = ("memory", "compute", "overhead")
 FLOATS = ("f32", "f16")  # families of formats that are multiplied as floats
 Rows = Sequence[Mapping[str, str]]
 
@@ -68,19 +71,19 @@ def answers(
     if not asked:
         return [_refused(str(line)) for line in lines]
     parts = roofline.seconds(points([a.setting for a in asked], fit), fit.names, fit.values)
-    shares = zip(parts.memory.tolist(), parts.compute.tolist(), parts.overhead.tolist(), strict=True)
+    shares = zip(
+        parts.memory.tolist(), parts.compute.tolist(), parts.overhead.tolist(), strict=True
+    )
     timed = iter(zip(asked, parts.total.tolist(), shares, strict=True))
     found = []
     for line in lines:
         if isinstance(line, str):
             found.append(_refused(line))
             continue
-        _, seconds, (memory, compute, overhead) = next(timed)
-        bound = max(
-            (memory, "memory"), (compute, "compute"), (overhead, "overhead"), key=lambda x: x[0]
-        )
+        _, seconds, share = next(timed)
+        bound = BOUNDS[share.index(max(share))]
         correction = (corrections or {}).get(line.setting.device.name)
-        found.append(_answer(line, seconds, bound[1], fit, correction))
+        found.append(_answer(line, seconds, bound, fit, correction))
     return found
 
 
@@ -161,7 +164,7 @@ def _answer(
     return {**answer, "note": "; ".join(dict.fromkeys(notes))}
 
 
-def _joules(setting: Setting, seconds: float, half: float) -> energy.Projected | Failed:
+def _joules(setting: Setting, seconds: float, half: float) -> Projected | Failed:
     work, device = setting.work, setting.device
     passes = max(1, math.ceil(work.tokens / roofline.PASS)) if work.phase == "prefill" else 1
     operations = sum(

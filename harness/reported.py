@@ -170,7 +170,7 @@ def _threads(text: str, device: Device, notes: list[str]) -> int:
     text = text.strip().lower().removesuffix(".0")
     if text.isdecimal() and int(text) > 0:
         if int(text) > 4 * device.cores:
-            raise BadInput(f"{device.name} has {device.cores} cores, not {text} for as many threads")
+            raise BadInput(f"{text} threads on the {device.cores} cores of {device.name}")
         return int(text)
     if "cores/2" in text:
         return max(1, device.cores // 2)

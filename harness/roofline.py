@@ -156,8 +156,9 @@ def seconds(points: Points, names: tuple[str, ...], values: Floats) -> Seconds:
     factors = factors[..., points.kind_of_machine[which], points.kind_of_load[what]]
     compute = cycles * factors / rate
     if loads.ours.any():
-        floor = loads.int8_work[what] / machines.int8_peak[which]
-        compute = np.maximum(compute, 2 * (floor + loads.float_work[what] / machines.float_peak[which]))
+        floor = loads.float_work[what] / machines.float_peak[which]
+        floor += loads.int8_work[what] / machines.int8_peak[which]
+        compute = np.maximum(compute, 2 * floor)
     low, high = CACHED
     cache = np.maximum(machines.cache, 1)[which]
     hits = np.clip((high - loads.resident[what] / cache) / (high - low), 0, 1)

@@ -95,9 +95,7 @@ def scores(left: Sequence[Left]) -> tuple[Score, ...]:
 def decisions(left: Sequence[Left]) -> Decisions:
     """Over the decode rows."""
     rows = [x for x in left if x.observation.phase == "decode"]
-    right = [
-        (1 / x.seconds >= READABLE) == (1 / x.observation.seconds >= READABLE) for x in rows
-    ]
+    right = [(1 / x.seconds >= READABLE) == (1 / x.observation.seconds >= READABLE) for x in rows]
     ordered = []
     for a, b in combinations(rows, 2):
         published = b.observation.seconds / a.observation.seconds
@@ -153,9 +151,7 @@ def halves(left: Sequence[Left], phase: str) -> Floats:
 
 def report(left: Sequence[Left]) -> str:
     """The table of truth as text."""
-    head = (
-        "phase    rows   n  SoCs  error  by SoC  bias   in 10/20/30 %  rank  interval  covered"
-    )
+    head = "phase    rows   n  SoCs  error  by SoC  bias   in 10/20/30 %  rank  interval  covered"
     lines = [
         f"{s.phase:8} {s.which:5} {s.rows:3} {s.devices:4}  {s.error:5.1%}  {s.by_device:6.1%} "
         f"{s.bias:+5.2f}   {s.within[0]:3.0%} {s.within[1]:3.0%} {s.within[2]:3.0%}  "

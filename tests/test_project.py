@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import calibrate, observations, roofline, scores
+from harness import calibrate, intervals, observations, roofline
 from harness.errors import BadInput
 from harness.project import project
 from harness.records import Call, Failed, Projected, Workload
@@ -228,11 +228,21 @@ def test_speeds_of_a_chip_left_out_are_foreseen(seen, soc):
 
 def test_the_shipped_fit_is_what_the_shipped_data_gives(seen):
     shipped = roofline.load()
-    if shipped.provenance["own_rows"]:
-        pytest.skip("the shipped fit also knows measurements of a host")
-    fitted = calibrate.fit(seen)
+    fitted = calibrate.fit(seen)  # rows of our own engine move no constant of others
     times, again = (calibrate.steps([o.setting for o in seen], f) for f in (shipped, fitted))
     np.testing.assert_allclose(times, again, rtol=0.02)
+
+
+def test_our_own_rows_move_no_constant_of_other_engines(seen):
+    some = [o for o in seen if o.group in ("BCM2712", "Ryzen 9 7950X")]
+    ours = replace(some[0], setting=replace(some[0].setting, engine="numba"), seconds=1e3)
+    alone, together = (
+        dict(zip(fit.names, fit.values, strict=True))
+        for fit in (calibrate.fit(some), calibrate.fit([*some, ours]))
+    )
+    moved = {name for name, value in alone.items() if together[name] != value}
+    assert moved
+    assert all("numba" in name for name in moved)
 
 
 def test_a_fit_written_out_reads_back_the_same(tmp_path):
@@ -254,26 +264,39 @@ def test_fitting_nothing_is_refused():
         calibrate.fit([])
 
 
-def test_the_interval_covers_what_it_promises_when_devices_differ_at_random(seen):
+def test_the_interval_covers_what_it_promises_when_devices_differ_at_random():
     rng = np.random.default_rng(7)
-    socs = [f"soc{i}" for i in range(40)]
-    left = [
-        scores.Left(
-            observation=replace(seen[0], group=soc, seconds=float(np.exp(offset + noise))),
-            seconds=1.0,
-        )
-        for soc, offset in zip(socs, rng.normal(0, 0.3, 40), strict=True)
+    errors = [
+        intervals.Error(residual=offset + noise, group=f"soc{i}", doubts=frozenset())
+        for i, offset in enumerate(rng.normal(0, 0.3, 40))
         for noise in rng.normal(0, 0.1, rng.integers(1, 20))
     ]
-    _, high = scores.interval(left, seen[0].phase)
-    assert 0.4 < high < 0.75  # 1.645 standard deviations of 0.316 are 0.52
-    found = next(s for s in scores.scores(left + _other_phase(left)) if s.phase == seen[0].phase)
-    assert 0.8 <= found.covered <= 1
+    half = intervals.half(intervals.fit(errors), ())
+    assert 0.4 < half < 0.75  # 1.645 standard deviations of 0.316 are 0.52
 
 
-def _other_phase(left):
-    other = "prefill" if left[0].observation.phase == "decode" else "decode"
-    return [replace(x, observation=replace(x.observation, phase=other)) for x in left]
+def test_a_doubt_that_comes_with_larger_errors_widens_and_none_narrows():
+    rng = np.random.default_rng(11)
+    errors = [
+        intervals.Error(
+            residual=float(rng.normal(0, 0.1 * (4 if i % 2 else 1))),
+            group=f"soc{i}",
+            doubts=frozenset(["odd"] if i % 2 else ["even"]),
+        )
+        for i in range(120)
+    ]
+    fitted = intervals.fit(errors)
+    sure, doubtful = (intervals.half(fitted, [name]) for name in ("even", "odd"))
+    assert 2 < doubtful / sure < 6
+    assert intervals.half(fitted, ["never seen"]) > intervals.half(fitted, ())
+    for wanted in ("even", "odd"):
+        rows = [e for e in errors if wanted in e.doubts]
+        inside = [abs(e.residual) <= intervals.half(fitted, e.doubts) for e in rows]
+        assert 0.8 <= np.mean(inside) <= 1
+
+
+def test_no_errors_at_all_give_an_honest_wide_interval():
+    assert intervals.half(intervals.fit([]), ()) == pytest.approx(math.log(4))
 
 
 def test_an_excluded_row_moves_no_constant(seen):
@@ -287,5 +310,5 @@ def test_points_use_the_bandwidth_measured_with_as_many_threads():
     fitted = roofline.load()
     setting = observations.published({"rpi5": load("rpi5")})[0].setting
     for threads, expected in ((1, 11.7e9), (2, 13.23e9), (3, 12.41e9), (4, 11.59e9), (9, 11.59e9)):
-        read = points([replace(setting, threads=threads)], fitted).read_all[0]
+        read = points([replace(setting, threads=threads)], fitted).machines.read_all[0]
         assert read == pytest.approx(expected)
