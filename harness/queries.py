@@ -71,9 +71,7 @@ def answers(
     if not asked:
         return [_refused(str(line)) for line in lines]
     parts = roofline.seconds(points([a.setting for a in asked], fit), fit.names, fit.values)
-    shares = zip(
-        parts.memory.tolist(), parts.compute.tolist(), parts.overhead.tolist(), strict=True
-    )
+    shares = np.stack([parts.memory, parts.compute, parts.overhead], axis=1).tolist()
     timed = iter(zip(asked, parts.total.tolist(), shares, strict=True))
     found = []
     for line in lines:
