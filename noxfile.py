@@ -125,6 +125,13 @@ def peers(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def projection(session: nox.Session) -> None:
+    """How wrong projections are on SoCs, engines and models left out: the table of truth."""
+    prepare(session)
+    run(session, "harness", "truth", "--write", "results/projection", *session.posargs)
+
+
+@nox.session(venv_backend="none")
 def publish(session: nox.Session) -> None:
     """Tables and figures of the finished rows, into results/ and the README."""
     prepare(session)

@@ -12,12 +12,12 @@ import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 
-from harness import roofline
+from harness import intervals, reported, roofline
+from harness.doubts import doubts
 from harness.errors import BadInput
 from harness.roofline import Fit, Floats
 from harness.settings import Setting, Work, points
@@ -70,15 +70,62 @@ def adjust(
     errors: logarithms of measured over projected seconds; None lets the fit say them
     """
     seen = _on(correction, setting.device)
-    residuals = np.array(errors) if errors is not None else _residuals(correction, seen, fit)
+    found = np.array(errors) if errors is not None else _residuals(correction, seen, fit)
     kinds = [_kind(s) for s in seen]
     parts = variances(fit)
     among = _shared(kinds, kinds, parts) + parts["noise"] * np.eye(len(kinds))
     across = _shared([_kind(setting)], kinds, parts)[0]
-    solved = np.linalg.solve(among, np.stack([residuals, across], axis=1))
+    solved = np.linalg.solve(among, np.stack([found, across], axis=1))
     before = _shared([_kind(setting)], [_kind(setting)], parts)[0, 0] + parts["noise"]
     left = max(before - float(across @ solved[:, 1]), parts["noise"])
     return float(across @ solved[:, 0]), math.sqrt(left / before)
+
+
+def of_lines(lines: Sequence[Mapping[str, str]], device: Device) -> Correction:
+    """Of rows with the columns of published.csv, measured on this device. Raises BadInput."""
+    seen = []
+    for number, row in enumerate(lines, start=1):
+        try:
+            rate = float(row.get("tokens_per_s") or "nan")
+        except ValueError:
+            rate = math.nan
+        if not (math.isfinite(rate) and rate > 0):
+            raise BadInput(f"row {number}: tokens_per_s is {row.get('tokens_per_s')!r}")
+        line = reported.read(row, device)
+        source = " ".join(row[key] for key in ("model", "weights_format", "context_or_n"))
+        seen.append((line.setting, line.tokens / rate, source))
+    return of_settings(seen, device.name)
+
+
+def of_settings(rows: Sequence[tuple[Setting, float, str]], device: str) -> Correction:
+    """Of settings, the seconds of a step, and where each is from."""
+    seen = tuple(
+        Seen(
+            work=setting.work,
+            threads=setting.threads,
+            engine=setting.engine,
+            kernel=setting.kernel,
+            seconds=seconds,
+            source=source,
+        )
+        for setting, seconds, source in rows
+    )
+    return Correction(device=device, seen=seen)
+
+
+def told(seen: Seen, error: float, correction: Correction, device: Device, fit: Fit) -> str:
+    """Measured, projected and corrected tokens/s, and how the factor of its interval shrinks."""
+    setting = Setting(
+        work=seen.work, device=device, threads=seen.threads, engine=seen.engine, kernel=seen.kernel
+    )
+    shift, kept = adjust(correction, setting, fit)
+    half = intervals.half(fit.intervals[seen.work.phase], doubts(setting, fit))
+    measured = seen.work.tokens / seen.seconds
+    projected = measured * math.exp(error)
+    return (
+        f"{measured:10.4g} {projected:10.4g} {projected * math.exp(-shift):10.4g}  "
+        f"x{math.exp(half):.2f} -> x{math.exp(half * kept):.2f}"
+    )
 
 
 def variances(fit: Fit) -> Mapping[str, float]:
@@ -98,13 +145,16 @@ def fit_variances(rows: Sequence[tuple[Setting, float]]) -> Mapping[str, float]:
     for setting, residual in rows:
         clipped = min(max(residual, -LIMIT), LIMIT)
         devices.setdefault(setting.device.name, []).append((_kind(setting), clipped))
+    known = [
+        (_alike([k for k, _ in found], [k for k, _ in found]), np.array([v for _, v in found]))
+        for found in devices.values()
+    ]
 
     def loss(x: Floats) -> float:
-        parts = dict(zip(PARTS, np.exp(x).tolist(), strict=True))
+        parts = np.exp(x)
         total = 0.025 * float(((x - math.log(START)) ** 2).sum())
-        for found in devices.values():
-            kinds, values = [k for k, _ in found], np.array([v for _, v in found])
-            matrix = _shared(kinds, kinds, parts) + parts["noise"] * np.eye(len(kinds))
+        for alike, values in known:
+            matrix = np.tensordot(parts[:-1], alike, axes=1) + parts[-1] * np.eye(len(values))
             root = np.linalg.cholesky(matrix)
             white = np.linalg.solve(root, values)
             total += 0.5 * float(white @ white) + float(np.log(np.diag(root)).sum())
@@ -143,6 +193,11 @@ def load_all(folder: Path | None) -> dict[str, Correction]:
     return found
 
 
+def residuals(correction: Correction, device: Device, fit: Fit) -> Floats:
+    """Logarithms of measured over projected seconds, without the correction."""
+    return _residuals(correction, _on(correction, device), fit)
+
+
 def _on(correction: Correction, device: Device) -> list[Setting]:
     return [
         Setting(work=s.work, device=device, threads=s.threads, engine=s.engine, kernel=s.kernel)
@@ -167,18 +222,20 @@ def _kind(setting: Setting) -> _Kind:
 
 def _shared(a: Sequence[_Kind], b: Sequence[_Kind], parts: Mapping[str, float]) -> Floats:
     """Covariance of the errors of two lists of points on one device, without noise."""
-    return np.array([[_covariance(x, y, tuple(parts.items())) for y in b] for x in a])
+    weights = np.array([parts[part] for part in PARTS[:-1]])
+    covariance: Floats = np.tensordot(weights, _alike(a, b), axes=1)
+    return covariance
 
 
-@cache
-def _covariance(x: _Kind, y: _Kind, parts: tuple[tuple[str, float], ...]) -> float:
-    of = dict(parts)
-    total = of["device"]
-    if x.phase == y.phase:
-        total += of["phase"]
-        if x.engine == y.engine:
-            total += of["engine"]
-            if x.form == y.form:
-                near = min(x.threads, y.threads) / max(x.threads, y.threads)
-                total += of["format"] + near * of["threads"]
-    return total
+def _alike(a: Sequence[_Kind], b: Sequence[_Kind]) -> Floats:
+    """How much of each part but the noise two lists of points share, from 0 to 1: (parts,a,b)."""
+
+    def same(name: str) -> Floats:
+        left, right = (np.array([getattr(kind, name) for kind in kinds]) for kinds in (a, b))
+        return (left[:, None] == right).astype(float)
+
+    phase = same("phase")
+    engine = phase * same("engine")
+    form = engine * same("form")
+    threads = np.subtract.outer(np.log([k.threads for k in a]), np.log([k.threads for k in b]))
+    return np.stack([np.ones_like(phase), phase, engine, form, form * np.exp(-np.abs(threads))])

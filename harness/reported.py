@@ -98,8 +98,12 @@ def engine_family(name: str, notes: list[str]) -> str:
 def model(name: str, parameters: float, notes: list[str]) -> Model:
     """By name; an unknown one is like a Llama of its size. Raises BadInput without any size."""
     wanted = re.sub(r"[_ ]+", "-", name.strip().lower())
+    family = re.split(r"[-\d]", wanted)[0]
     for pattern, numbers in _tables()["model"].items():
-        if fnmatchcase(wanted, pattern):
+        # llama-bench says but "llama 3B" and the number of parameters
+        alike = family and pattern.startswith(family) and parameters > 0
+        same = alike and abs(numbers[-1] / parameters - 1) < 0.02
+        if fnmatchcase(wanted, pattern) or (same and re.fullmatch(r"[a-z]+\d*-[\d.]+[bm]", wanted)):
             layers, width, kv, streamed, head, total = numbers
             return Model(
                 layers=layers, width=width, kv=kv, streamed=streamed, head=head,

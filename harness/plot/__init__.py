@@ -7,6 +7,7 @@ from harness.plot.pareto import pareto_figure
 from harness.plot.passage import passage_figure
 from harness.plot.roofline import Point, roofline_figure
 from harness.plot.tradeoff import Spot, tradeoff_figure
+from harness.plot.truth import truth_figure
 
 __all__ = [
     "Curve",
@@ -19,4 +20,5 @@ __all__ = [
     "passage_figure",
     "roofline_figure",
     "tradeoff_figure",
+    "truth_figure",
 ]

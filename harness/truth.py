@@ -1,0 +1,192 @@
+"""Leave-one-out projections -> the table of truth: how wrong they are, on every kind of unseen.
+
+Errors are of rates: |projected/published - 1|. See scores.py for what each column means.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from harness import scores
+from harness.errors import BadInput
+from harness.observations import Observation
+from harness.roofline import Fit
+from harness.scores import Left, Score
+from harness.table import plain
+
+GROWTH = 1.1  # of a median error, from which the check fails
+SLACK = 0.005  # of an error below which growth is rounding
+COLUMNS = (
+    "left_out", "phase", "rows", "which", "devices", "median_error", "median_by_device", "bias",
+    "within_10", "within_20", "within_30", "rank", "interval_factor", "covered", "inside", "chance",
+)  # fmt: skip
+UNSEEN: Mapping[str, Callable[[Observation], str]] = {
+    "SoC": lambda o: o.group,
+    "engine": lambda o: o.setting.engine,
+    "model": lambda o: o.model.lower(),
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Truth:
+    """Left-out rows by what was left out, and the fit that knows them all."""
+
+    left: Mapping[str, Sequence[Left]]  # "SoC", "engine", "model"
+    fit: Fit
+
+
+def rows(truth: Truth) -> list[dict[str, str]]:
+    """The table, a line a score."""
+    return [
+        _row(unseen, score) for unseen, left in truth.left.items() for score in scores.scores(left)
+    ]
+
+
+def as_csv(truth: Truth) -> str:
+    """The table for programs; `check` reads it again."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, COLUMNS, lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows(truth))
+    return out.getvalue()
+
+
+def check(now: Sequence[Mapping[str, str]], before: Path) -> list[str]:
+    """Where a median error has grown by more than a tenth since `before`; empty when nowhere.
+
+    Only what both tables have is compared. Raises BadInput when there is nothing to compare.
+    """
+    try:
+        with before.open(encoding="utf-8", newline="") as file:
+            known = {_place(row): float(row["median_error"]) for row in csv.DictReader(file)}
+        found = {_place(row): float(row["median_error"]) for row in now}
+    except (OSError, KeyError, ValueError) as error:
+        raise BadInput(f"{before} is no table of truth: {error!r}") from None
+    both = [place for place in found if place in known]
+    if not both:
+        raise BadInput(f"{before} has no row in common with what was found")
+    return [
+        f"{' '.join(place)}: median error {found[place]:.1%}, was {known[place]:.1%}"
+        for place in both
+        if found[place] > GROWTH * known[place] + SLACK
+    ]
+
+
+def markdown(truth: Truth, command: str) -> str:
+    """The page: the table, the decisions, one measurement, and the worst rows."""
+    left = truth.left["SoC"]
+    decided = scores.decisions(left)
+    after = {phase: scores.after_one(left, phase, truth.fit) for phase in scores.PHASES}
+    once = "; ".join(f"{phase} {error:.1%} (n {n})" for phase, (error, n) in after.items())
+    return "\n".join(
+        [
+            "# How wrong the projections are",
+            "",
+            f"Made by `{command}`. Published measurements of language models on CPUs "
+            "(`harness/calibration/published.csv`, confidence A and B), each projected by a fit "
+            "from a cold start that has not seen its SoC family, its engine, or its model.",
+            "",
+            *table(truth),
+            "",
+            "Error: median of |projected/published - 1|; by device: median of devices' medians. "
+            "Bias: median logarithm of projected over published seconds. Interval: median factor "
+            "of the 90 % interval up or down; inside: devices that it holds, a device with many "
+            "rows counting once, and the chance of so many or fewer by luck. Clean rows: SoC, "
+            "memory and variant known, 0.2 B parameters or more, prompts of 64 tokens or more, no "
+            "throttling, no early firmware, no BLAS or matrix units; all rows: those too.",
+            "",
+            f"- **After one measurement** of the same device, engine and format: {once}. Repeated "
+            "published measurements differ by 9 to 12 % themselves.",
+            f"- **Reaches {scores.READABLE:g} tokens/s or not:** right in {decided.readable:.1%} "
+            f"of {decided.rows} rows.",
+            f"- **Which of two devices is faster** (same model and format, 20 % or more apart): "
+            f"right in {decided.ordered:.1%} of {decided.pairs} pairs.",
+            "",
+            "## The twenty worst rows, and what probably explains them",
+            "",
+            *worst(left, 20),
+            "",
+        ]
+    )
+
+
+def table(truth: Truth) -> list[str]:
+    """The scores as lines of Markdown."""
+    lines = [
+        "| left out | phase | rows | n | devices | error | by device | bias | in 10 / 20 / 30 % "
+        "| rank | interval | inside |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for unseen, left in truth.left.items():
+        for s in scores.scores(left):
+            within = " / ".join(f"{share:.0%}" for share in s.within)
+            lines.append(
+                f"| {unseen} | {s.phase} | {s.which} | {s.rows} | {s.devices} | {s.error:.1%} "
+                f"| {s.by_device:.1%} | {s.bias:+.2f} | {within} | {s.rank:.2f} | x{s.width:.2f} "
+                f"| {s.inside} of {s.devices} (p {s.chance:.2f}) |"
+            )
+    return lines
+
+
+def worst(left: Sequence[Left], count: int) -> list[str]:
+    """The rows that are furthest off, as lines of Markdown."""
+    lines = [
+        "| device | model | format | engine | threads | phase | published | projected | likely |",
+        "|---|---|---|---|--:|---|--:|--:|---|",
+    ]
+    for x in sorted(left, key=lambda x: -abs(x.residual))[:count]:
+        o = x.observation
+        tokens = o.setting.work.tokens
+        lines.append(
+            f"| {o.setting.device.name} | {o.model} | {o.form} | {o.engine} | {o.setting.threads} "
+            f"| {o.phase} | {plain(tokens / o.seconds)} | {plain(tokens / x.seconds)} "
+            f"| {likely(x, left)} |"
+        )
+    return lines
+
+
+def likely(x: Left, left: Sequence[Left]) -> str:
+    """Why a row is probably off: what is said of it, its device, its engine and format, or luck."""
+    o = x.observation
+    if o.caveat:
+        return o.caveat
+    word = "slower" if x.residual > 0 else "faster"
+    others = [y for y in left if y is not x and y.observation.phase == o.phase]
+    here = [y.residual for y in others if y.observation.group == o.group]
+    if len(here) >= 2 and float(np.median(here)) / x.residual > 0.5:
+        return f"all of this device is {word} than its facts say"
+    same = [
+        y.residual
+        for y in others
+        if y.observation.setting.engine == o.setting.engine and y.observation.form == o.form
+    ]
+    if len(same) >= 2 and float(np.median(same)) / x.residual > 0.5:
+        return f"this engine with this format is {word} on other devices too"
+    assumed = [note.partition(":")[0] for note in o.notes if "not stated" in note]
+    if assumed:
+        return ", ".join(assumed)
+    return f"unexplained: {word} than its neighbours"
+
+
+def _row(unseen: str, s: Score) -> dict[str, str]:
+    numbers = (s.error, s.by_device, s.bias, *s.within, s.rank, s.width, s.covered)
+    return dict(
+        zip(
+            COLUMNS,
+            (
+                unseen, s.phase, str(s.rows), s.which, str(s.devices),
+                *(f"{value:.4f}" for value in numbers), str(s.inside), f"{s.chance:.3f}",
+            ),
+            strict=True,
+        )
+    )  # fmt: skip
+
+
+def _place(row: Mapping[str, str]) -> tuple[str, str, str]:
+    return row["left_out"], row["phase"], row["which"]
