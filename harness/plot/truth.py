@@ -61,8 +61,8 @@ def truth_figure(left: Sequence[Left], path: Path) -> Path:
         axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
         found = next(s for s in scores.scores(left) if (s.phase, s.which) == (phase, "all"))
         axes.set_title(
-            f"{phase}: {found.rows} rows, {found.devices} SoC families, each left out; "
-            f"median error {found.error:.0%}",
+            f"{phase}: {found.rows} rows, {found.devices} SoC families, each left out\n"
+            f"median error {found.error:.0%}, 90 % interval x{found.width:.2f}",
             color=BLACK,
         )
         axes.set_xlabel("published tokens/s")

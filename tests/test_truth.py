@@ -1,0 +1,93 @@
+"""The table of truth: it may not get worse unseen, and says what is known of its worst rows."""
+
+from __future__ import annotations
+
+import csv
+import io
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from harness import calibrate, observations, roofline, scores, truth
+from harness.errors import BadInput
+from targets.profile import load_all
+
+STORED = Path(__file__).parents[1] / "results" / "projection" / "truth.csv"
+
+
+@pytest.fixture(scope="module")
+def left():
+    return calibrate.leave_out(observations.published({d.name: d for d in load_all()}))
+
+
+def table(left) -> list[dict[str, str]]:
+    found = truth.Truth(left={"SoC": left}, fit=roofline.load())
+    return list(csv.DictReader(io.StringIO(truth.as_csv(found))))
+
+
+def test_no_error_has_grown_by_more_than_a_tenth(left):
+    assert truth.check(table(left), STORED) == []
+
+
+def test_the_stored_table_keeps_the_bars(left):
+    """What is asked of projections from facts alone, on rows whose SoC the fit has not seen."""
+    bars = {
+        ("decode", "all"): (0.17, 0.78), ("decode", "clean"): (0.14, 0.78),
+        ("prefill", "all"): (0.28, 0.55), ("prefill", "clean"): (0.25, 0.55),
+    }  # fmt: skip
+    for score in scores.scores(left):
+        error, within = bars[score.phase, score.which]
+        assert score.error <= error
+        assert score.within[2] >= within
+        assert score.width <= (1.6 if score.phase == "decode" else 2.2)
+        assert score.chance > 0.05
+    assert scores.decisions(left).ordered >= 0.965
+
+
+def test_a_fit_never_sees_what_it_is_scored_on(left):
+    """Rows of a SoC made a hundred times slower change no projection of that SoC."""
+    rows = [x.observation for x in left if x.observation.group in ("BCM2712", "X1E-80-100")]
+    spoilt = [replace(o, seconds=100 * o.seconds) if o.group == "BCM2712" else o for o in rows]
+    honest, other = (calibrate.leave_out(each) for each in (rows, spoilt))
+    for a, b in zip(honest, other, strict=True):
+        assert (a.seconds == b.seconds) == (a.observation.group == "BCM2712")
+
+
+def test_a_table_that_got_worse_by_a_tenth_is_told(left, tmp_path):
+    now = table(left)
+    better = [{**row, "median_error": str(float(row["median_error"]) / 1.2)} for row in now]
+    path = tmp_path / "truth.csv"
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, truth.COLUMNS)
+        writer.writeheader()
+        writer.writerows(better)
+    grown = truth.check(now, path)
+    assert len(grown) == len(now)
+    assert "SoC decode all: median error" in grown[0]
+    path.write_text("nonsense\n")
+    with pytest.raises(BadInput, match=r"truth\.csv"):
+        truth.check(now, path)
+
+
+def test_the_worst_rows_have_a_reason(left):
+    for x in left:
+        why = truth.likely(x, left)
+        assert why
+        if x.observation.distrusted:
+            assert why == x.observation.distrusted
+    lines = truth.worst(left, 20)
+    assert len(lines) == 22
+
+
+def test_decisions_count_pairs_of_the_same_run_only(left):
+    one = next(x for x in left if x.observation.phase == "decode")
+    fast = replace(one, observation=replace(one.observation, group="a", seconds=0.05), seconds=0.06)
+    slow = replace(one, observation=replace(one.observation, group="b", seconds=0.2), seconds=0.15)
+    wrong = replace(slow, seconds=0.01)
+    other = replace(slow, observation=replace(slow.observation, model="other"))
+    assert scores.decisions([fast, slow]).ordered == 1
+    assert scores.decisions([fast, wrong]).ordered == 0
+    assert scores.decisions([fast, other]).pairs == 0
+    assert scores.decisions([fast, slow]).readable == 1
+    assert scores.decisions([fast, wrong]).readable == 0.5
