@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import BadInput, NoMeter
 from harness.records import Evidence, Failed, Measured, Projected, Workload
 from harness.stats import median
-from targets.profile import Device, used
+from targets.profile import Cluster, Device, used
 
 MODEL = "power-1"
 DOUBT = math.log(1.45)  # of the power, as half of a 90 % interval; see tests/test_energy.py
@@ -122,17 +122,17 @@ def of_run(
 
 def active_share(device: Device, threads: int) -> float:
     """The part of the power of all cores that so many busy ones draw, fastest first."""
+    busy = sum(n * _core_power(cluster) for cluster, n in used(device, threads))
+    return busy / core_power(device.clusters)
 
-    def weight(width: float, clock_hz: float) -> float:
-        return clock_hz * float(width**WIDTH_POWER)
 
-    whole = sum(
-        c.count.value * weight(c.float32_per_cycle.value, c.clock_hz.value) for c in device.clusters
-    )
-    busy = sum(
-        n * weight(c.float32_per_cycle.value, c.clock_hz.value) for c, n in used(device, threads)
-    )
-    return busy / whole
+def core_power(clusters: Iterable[Cluster]) -> float:
+    """Power of all cores when busy, in a unit of its own."""
+    return sum(cluster.count.value * _core_power(cluster) for cluster in clusters)
+
+
+def _core_power(cluster: Cluster) -> float:
+    return cluster.clock_hz.value * float(cluster.float32_per_cycle.value**WIDTH_POWER)
 
 
 def traffic_joules(workload: Workload, device: Device) -> float:

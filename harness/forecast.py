@@ -126,6 +126,13 @@ def point(
     )
 
 
+def settle(candidate: str, name: str, device: Device) -> tuple[Workload, int]:
+    """What a candidate's run executes, and the thread count that is fastest there."""
+    recipe = candidates.parse(candidate)
+    spec = workload.build(recipe, candidates.final_shape(recipe), workload.parse(name))
+    return spec, _fastest(spec, device, "numba", None)[1]
+
+
 def _doubted(seconds: Projected | Failed, candidate: str) -> Projected | Failed:
     """With what the candidate itself leaves to doubt; its interval is the model's."""
     if isinstance(seconds, Failed):

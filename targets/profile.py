@@ -24,6 +24,7 @@ __all__ = [
     "Fact",
     "Kind",
     "ProfileError",
+    "limits",
     "load",
     "load_all",
     "names",
@@ -68,6 +69,11 @@ def used(device: Device, threads: int) -> tuple[tuple[Cluster, int], ...]:
     return tuple(found)
 
 
+def limits(name: str) -> tuple[float, float]:
+    """Between what a fact of this name must lie."""
+    return (_LIMITS | _CLUSTER_LIMITS)[name]
+
+
 def text(device: Device) -> str:
     """The device as the TOML that `load` reads back to an equal Device."""
     lines = [f"{key} = {json.dumps(getattr(device, key))}" for key in _TEXTS]
@@ -89,7 +95,7 @@ def text(device: Device) -> str:
 # ---- reading, with every check at this edge ------------------------------------------------
 
 _TEXTS = ("summary", "category", "soc")
-_LIMITS: Mapping[str, tuple[float, float]] = {
+_LIMITS: dict[str, tuple[float, float]] = {
     "year": (1990, 2100),
     "memory_bytes": (2**16, 2**43),
     "bandwidth": (1e6, 1e13),
@@ -97,7 +103,7 @@ _LIMITS: Mapping[str, tuple[float, float]] = {
     "load_watts": (1e-3, 5e3),
     "price_dollars": (0.1, 1e6),
 }
-_CLUSTER_LIMITS: Mapping[str, tuple[float, float]] = {
+_CLUSTER_LIMITS: dict[str, tuple[float, float]] = {
     "count": (1, 512),
     "clock_hz": (1e7, 1e10),
     "float32_per_cycle": (0.01, 512),

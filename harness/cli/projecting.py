@@ -1,14 +1,19 @@
-"""Verbs about projections themselves: truth."""
+"""Verbs about projections themselves, and about hardware that is not: truth, whatif, require."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from harness.cli import app
-from harness.cli.screen import bars, note
+from harness.cli.screen import AsJson, bars, note, show_json, width
+from harness.cli.screen import device as load_device
+
+Candidates = Annotated[list[str], typer.Option("--candidate", help="May be repeated.")]
+Run = Annotated[str, typer.Option(help="As in tg64, pp128, tg64 @ d4096.")]
 
 
 @app.command(epilog="Example: edgewise truth --write results/projection")
@@ -49,3 +54,84 @@ def truth(
             print(f"grown: {line}")
         if grown:
             raise typer.Exit(1)
+
+
+@app.command(
+    epilog="Example: edgewise whatif rpi5 --set memory_bandwidth=2x --set cores=+4xA76@2.4 "
+    "--candidate mcsd:110m@int4"
+)
+def whatif(
+    device: Annotated[str, typer.Argument(help="See `edgewise list devices`.")],
+    candidate: Candidates,
+    change: Annotated[
+        list[str] | None, typer.Option("--set", help="FACT=VALUE or FACT=2x; may be repeated.")
+    ] = None,
+    workload: Run = "tg64",
+    plot: Annotated[Path | None, typer.Option(help="Folder for the tornado figures.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Before, after and what bounds it now, if a device had other facts; and what each is worth."""
+    from harness import forecast, whatif
+    from harness import table as tables
+    from harness.plot import tornado_figure
+
+    here = load_device(device)
+    there = (
+        replace(whatif.changed(here, change or []), name=f"{device} with {', '.join(change)}")
+        if change
+        else here
+    )
+    places = [here, there] if change else [here]
+    rows = [forecast.point(name, workload, place) for name in candidate for place in places]
+    worth = {}
+    for name in candidate:
+        spec, threads = forecast.settle(name, workload, there)
+        worth[name] = whatif.elasticities(spec, there, threads)
+    if as_json:
+        show_json({"rows": rows, "worth": worth})
+        return
+    print(tables.terminal(rows, width()))
+    for name, facts in worth.items():
+        print(f"\n{name} on {there.name}, {workload}: one percent more of a fact changes")
+        for fact in facts:
+            joules = "" if fact.joules is None else f"   joules {fact.joules:+.2f} %"
+            print(f"  {fact.fact:<18} speed {fact.speed:+.2f} %{joules}")
+    if plot is not None:
+        for name, facts in worth.items():
+            safe = name.replace(":", "_").replace("@", "_")
+            title = f"{name}, {workload}, {there.name}"
+            note(f"wrote {tornado_figure(facts, plot / f'whatif_{device}_{safe}', title)}")
+
+
+@app.command(
+    epilog="Example: edgewise require --tokens-per-second 20 --candidate mcsd:500m@int4 "
+    "--candidate attention:500m@int4 --workload 'tg64 @ d4096'"
+)
+def require(
+    tokens_per_second: Annotated[float, typer.Option(help="What is to be reached.")],
+    candidate: Candidates,
+    like: Annotated[str, typer.Option(help="Device whose other facts stay as they are.")] = "rpi5",
+    workload: Run = "tg64",
+    as_json: AsJson = False,
+) -> None:
+    """The least bandwidth, compute and memory that reach a rate, for each algorithm."""
+    from harness import forecast, whatif
+    from harness.table import si, size
+
+    device = load_device(like)
+    found = {}
+    for name in candidate:
+        spec, threads = forecast.settle(name, workload, device)
+        found[name] = whatif.needed(spec, device, threads, tokens_per_second)
+    if as_json:
+        show_json(found)
+        return
+    print(f"for {tokens_per_second:g} tokens/s of {workload}, other facts as of {like}:")
+    for name, needs in found.items():
+        bus = "none is enough" if needs.bandwidth is None else si(needs.bandwidth, "B/s")
+        clock = "none is enough" if needs.clock_scale is None else f"x{needs.clock_scale:.2f}"
+        both = "none is enough" if needs.both_scale is None else f"x{needs.both_scale:.2f}"
+        print(
+            f"{name:<28} bus alone {bus}; clocks alone {clock}; both {both}; "
+            f"memory {size(needs.memory_bytes)}"
+        )

@@ -6,6 +6,7 @@ from harness.plot.energy import energy_figure
 from harness.plot.pareto import pareto_figure
 from harness.plot.passage import passage_figure
 from harness.plot.roofline import Point, roofline_figure
+from harness.plot.tornado import tornado_figure
 from harness.plot.tradeoff import Spot, tradeoff_figure
 from harness.plot.truth import truth_figure
 
@@ -19,6 +20,7 @@ __all__ = [
     "pareto_figure",
     "passage_figure",
     "roofline_figure",
+    "tornado_figure",
     "tradeoff_figure",
     "truth_figure",
 ]

@@ -1,0 +1,113 @@
+"""Hardware that is not: changes of facts, what they are worth, and what is required."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+
+import pytest
+
+from harness import energy, forecast, whatif
+from harness.errors import BadInput
+from harness.plot import tornado_figure
+from harness.project import project
+from targets.profile import load
+
+MODEL = "mcsd:110m@int4"
+
+
+def test_changes_touch_what_they_name_and_nothing_else():
+    before = load("rpi5")
+    after = whatif.changed(before, ["memory_bandwidth=2x", "clock=3GHz", "memory=16GiB"])
+    assert after.bandwidth.value == 2 * before.bandwidth.value
+    for threads, fact in after.read_bandwidth.items():
+        assert fact.value == 2 * before.read_bandwidth[threads].value
+    assert after.clusters[0].clock_hz.value == 3e9
+    assert after.memory_bytes.value == 16 * 2**30
+    assert after.caches == before.caches
+    assert after.clusters[0].count == before.clusters[0].count
+
+
+def test_cores_are_added_as_a_cluster_and_draw_power():
+    before = load("rpi5")
+    after = whatif.changed(before, ["cores=+4xA55@1.8"])
+    assert [(c.core, c.count.value) for c in after.clusters] == [
+        ("cortex-a76", 4),
+        ("cortex-a55", 4),
+    ]
+    assert after.cores == before.cores + 4
+    assert after.load_watts.value > before.load_watts.value
+    twice = whatif.changed(before, ["cores=2x"])
+    assert twice.load_watts.value == pytest.approx(
+        2 * before.load_watts.value - before.idle_watts.value
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("memory_bandwidth=0", "must be from"),
+        ("memory_bandwidth=-2x", "must be from"),
+        ("memory_bandwidth=nan", "cannot read"),
+        ("memory_bandwidth", "cannot read"),
+        ("memory_bandwidth=fast", "cannot read"),
+        ("clock=99GHz", "must be from"),
+        ("colour=2x", "unknown fact 'colour'"),
+        ("cores=+10000xA76@2.4", "10004 cores"),
+        ("cores=+0xA76@2.4", "whole number"),
+        ("cores=0.3x", "whole number"),
+        ("cores=more", "cannot read"),
+    ],
+)
+def test_impossible_hardware_gets_one_clear_line(change, message):
+    with pytest.raises(BadInput, match=message) as refused:
+        whatif.changed(load("rpi5"), [change])
+    assert "\n" not in str(refused.value)
+
+
+def test_what_a_fact_is_worth_predicts_a_small_change():
+    device = load("rpi5")
+    spec, threads = forecast.settle(MODEL, "tg64", device)
+    worth = {w.fact: w for w in whatif.elasticities(spec, device, threads)}
+    before = project(spec, device, threads)
+    after = project(spec, whatif.changed(device, ["memory_bandwidth=1.02x"]), threads)
+    slope = math.log(before.value / after.value) / math.log(1.02)
+    assert worth["memory_bandwidth"].speed == pytest.approx(slope, abs=0.01)
+    # seconds scale with one over (all bandwidths, all clocks), so worths sum to at most one
+    assert 0.9 < worth["memory_bandwidth"].speed + worth["clock"].speed <= 1.001
+    joules = energy.modelled(before, spec, device, threads)
+    more = energy.modelled(before, spec, whatif.changed(device, ["load=1.02x"]), threads)
+    expected = math.log(more.value / joules.value) / math.log(1.02)
+    assert worth["load"].joules == pytest.approx(expected, abs=0.01)
+
+
+def test_what_is_required_reaches_the_rate_and_a_little_less_does_not():
+    device = replace(load("rpi5"), memory_bytes=load("ryzen_7950x").memory_bytes)
+    spec, threads = forecast.settle("mcsd:500m@int4", "tg64", device)
+    needs = whatif.needed(spec, device, threads, 20)
+    for scale, reached in ((1.001, True), (0.999, False)):
+        value = f"memory_bandwidth={scale * needs.bandwidth}"
+        found = project(spec, whatif.changed(device, [value]), threads)
+        assert (spec.tokens / found.value >= 20) == reached
+    assert needs.both_scale < needs.bandwidth / device.bandwidth.value + 1e-9 or (
+        needs.both_scale <= 1
+    )
+
+
+def test_no_clock_makes_up_for_a_bus_that_is_too_slow():
+    device = load("rpi3bplus")
+    spec, threads = forecast.settle("mcsd:500m@int4", "tg64", device)
+    needs = whatif.needed(
+        spec, replace(device, memory_bytes=load("rpi5").memory_bytes), threads, 50
+    )
+    assert needs.clock_scale is None
+    assert needs.bandwidth is None or needs.bandwidth > device.bandwidth.value
+    with pytest.raises(BadInput, match="above 0"):
+        whatif.needed(spec, device, threads, 0)
+
+
+def test_a_tornado_is_drawn(tmp_path):
+    worths = (whatif.Worth(fact="clock", speed=0.7, joules=-0.2),)
+    assert tornado_figure(worths, tmp_path / "t", "title").stat().st_size > 5000
+    with pytest.raises(BadInput, match="no fact"):
+        tornado_figure((), tmp_path / "t", "title")
