@@ -42,6 +42,9 @@ def text(answer: Answer, width: int = 100, most: int = 10) -> str:
         console.print()
         say(f"{kind or 'measured and projected together'}".upper())
         console.print(_ranking(verdicts[:most]))
+        if any(v.chance < 0.995 for v in verdicts[:most]):
+            chances = (f"{n} {v.chance:.0%}" for n, v in enumerate(verdicts[:most], start=1))
+            say(f"Chance that all limits hold: {', '.join(chances)}", 5)
         for number, verdict in enumerate(verdicts[:most], start=1):
             for doubt in verdict.doubts:
                 say(f"{number:3d}: {doubt}", 5)
@@ -50,6 +53,9 @@ def text(answer: Answer, width: int = 100, most: int = 10) -> str:
     if answer.nearest is not None:
         console.print()
         say(f"Nothing holds all limits. Nearest miss: {_fell(answer.nearest)}")
+    if answer.measure_first:
+        console.print()
+        say(f"To decide between the first two, measure first: {answer.measure_first}")
     if answer.rejected:
         counts = Counter(reason for v in answer.rejected for reason in v.broken)
         by = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
@@ -79,6 +85,7 @@ def as_json(answer: Answer) -> str:
         "ranked": ranked,
         "rejected": [_flat(verdict) for verdict in answer.rejected],
         "nearest": _flat(answer.nearest) if answer.nearest else None,
+        "measure_first": answer.measure_first,
     }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
 
@@ -177,6 +184,7 @@ def _flat(verdict: Verdict) -> dict[str, object]:
         "seconds_to_first_token": _reading(choice.first_token),
         "seconds_per_training_step": _reading(choice.step),
         "training_memory_bytes": _reading(choice.step_memory),
+        "chance": verdict.chance,
         "broken": verdict.broken,
         "misses": verdict.misses,
         "doubts": verdict.doubts,

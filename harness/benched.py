@@ -42,7 +42,7 @@ def read(path: Path, device: str) -> list[Line]:
     return lines
 
 
-def _rows(text: str) -> list[Mapping[str, Any]]:
+def _rows(text: str) -> Sequence[Mapping[str, Any]]:
     """The table's rows, whatever it is written in."""
     if text.startswith("["):
         return list(json.loads(text))

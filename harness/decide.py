@@ -47,6 +47,7 @@ class Verdict:
 
     broken: what each miss is on: "speed", "memory", ...
     shortfall: the factor by which the worst limit is missed; 1 when all hold, inf when unknown
+    chance: that every limit holds, by the intervals, as if what they are on were independent
     """
 
     choice: Choice
@@ -54,6 +55,7 @@ class Verdict:
     misses: tuple[str, ...]
     doubts: tuple[str, ...]
     shortfall: float
+    chance: float
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,7 @@ class Answer:
 
     ranked: measured choices first, then projected ones, unless `together` was asked for
     nearest: where nothing holds the limits, the choice that misses by the smallest factor
+    measure_first: what would tell most about the order of the first two, "" when nothing would
     """
 
     limits: Limits
@@ -72,6 +75,7 @@ class Answer:
     ranked: tuple[Verdict, ...]
     rejected: tuple[Verdict, ...]
     nearest: Verdict | None
+    measure_first: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,13 +135,14 @@ def recommend(
         ranked=tuple(ranked),
         rejected=tuple(rejected),
         nearest=rejected[0] if rejected and not ranked else None,
+        measure_first=_measure_first([*ranked, *rejected], limits),
     )
 
 
 def judge(choice: Choice, limits: Limits, metric: str, corpus: str) -> Verdict:
     """Hold one choice against every limit, and against the score that ranks."""
     misses: list[tuple[str, str]] = []
-    doubts, shortfall = [], 1.0
+    doubts, shortfall, chance = [], 1.0, 1.0
     row, quality = choice.row, choice.quality
     if why := evidence.reason(row.seconds):
         misses.append(("failed run", f"no time: {why}"))
@@ -147,17 +152,18 @@ def judge(choice: Choice, limits: Limits, metric: str, corpus: str) -> Verdict:
         found = f"scored by {quality.metric} on {quality.corpus}"
         misses.append(("other score", f"{found}, not {metric} on {corpus}"))
     if misses:
-        shortfall = math.inf
+        shortfall, chance = math.inf, 0.0
     for check in _CHECKS:
         limit, reading = getattr(limits, check.field), check.reading(choice)
         if limit is None or (reading is None and misses):
             continue
         if reading is None:
             misses.append((check.what, f"{check.what} unknown, limit {check.show(limit)}"))
-            shortfall = math.inf
+            shortfall, chance = math.inf, 0.0
             continue
         least = check.field.startswith("min")
         factor = limit / reading.value if least else reading.value / limit
+        chance *= _chance(reading, factor)
         value = ("~" if reading.mark == "P" else "") + check.show(reading.value)
         interval = ""
         if reading.low < limit < reading.high:
@@ -175,7 +181,40 @@ def judge(choice: Choice, limits: Limits, metric: str, corpus: str) -> Verdict:
         misses=tuple(text for _, text in misses),
         doubts=(*doubts, *evidence.notes(row)),
         shortfall=shortfall,
+        chance=chance,
     )
+
+
+def _chance(reading: Reading, factor: float) -> float:
+    """That a limit holds which the value misses by this factor (below 1: holds).
+
+    The logarithm is taken for normal; an interval holds 90 % of projections, else 95 %.
+    """
+    reach = 1.645 if reading.mark == "P" else 1.96
+    spread = math.log(reading.high / reading.low) / (2 * reach) if reading.low > 0 else 0.0
+    if spread <= 0:
+        return float(factor <= 1)
+    return 0.5 * math.erfc(math.log(factor) / (spread * math.sqrt(2)))
+
+
+def _measure_first(verdicts: list[Verdict], limits: Limits) -> str:
+    """Of the two likeliest answers, the one whose measurement decides most between them.
+
+    That is the one whose chance of holding every limit is nearest to a half; without limits, or
+    when both are sure, the one whose time is least certain. Measured ones need no measuring.
+    """
+    first = sorted((v for v in verdicts if v.chance > 0.01), key=lambda v: -v.chance)[:2]
+    open_ones = [v for v in first if v.choice.seconds and v.choice.seconds.mark == "P"]
+    if len(first) < 2 or not open_ones:
+        return ""
+
+    def unsure(verdict: Verdict) -> tuple[float, float]:
+        seconds = verdict.choice.seconds
+        width = seconds.high / seconds.low if seconds and seconds.low > 0 else 1.0
+        return round(abs(verdict.chance - 0.5), 2), -width
+
+    row = min(open_ones, key=unsure).choice.row
+    return f"{row.candidate} on {row.device}, {row.workload}, {row.threads} threads"
 
 
 def parse_bytes(text: str) -> int:

@@ -12,6 +12,7 @@ from pathlib import Path
 import psutil
 
 from harness import machine, stats
+from harness import meters as instruments
 from harness.cores import ROOT, clusters, cpu_list, physical, quota_cores, read
 from harness.energy import meters
 from harness.errors import HarnessError, NoMeter
@@ -180,7 +181,7 @@ def _cores_without_pinning() -> int:
 def meter_names(sysfs: Path = Path("/sys")) -> tuple[str, ...]:
     """The energy meters of this machine, each with what keeps it from being read, if anything."""
     found = []
-    for meter in meters(sysfs):
+    for meter in (*meters(sysfs), *instruments.present(sysfs)):
         try:
             meter.read_joules()
             found.append(f"{meter.name} ({meter.method})")

@@ -9,6 +9,9 @@ import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
+from operator import mul
+from typing import Any
 
 from harness import energy
 from harness.errors import BadInput
@@ -55,7 +58,7 @@ def changed(device: Device, changes: Sequence[str]) -> Device:
         if key == "cores":
             device = _with_cores(device, value)
         elif key in FACTS:
-            device = _with(device, key, lambda old, value=value, key=key: _new(old, value, key))
+            device = _with(device, key, partial(_new, text=value, key=key))
         else:
             raise BadInput(f"unknown fact {key!r}; known: cores, {', '.join(FACTS)}")
     return device
@@ -77,7 +80,7 @@ def elasticities(
     for fact in FACTS:
         if fact == "memory":
             continue  # it fits or not
-        ends = [at(_with(device, fact, lambda old, f=f: old * f)) for f in (STEP, 1 / STEP)]
+        ends = [at(_with(device, fact, partial(mul, f))) for f in (STEP, 1 / STEP)]
         (fast, low), (slow, high) = ends
         width = 2 * math.log(STEP)
         joules = math.log(low / high) / width if low and high else None
@@ -97,7 +100,7 @@ def needed(
         def reached(scale: float) -> bool:
             other = roomy
             for fact in facts:
-                other = _with(other, fact, lambda old: old * scale, check=False)
+                other = _with(other, fact, partial(mul, scale), check=False)
             seconds = project(workload, other, threads, fit=fit)
             return isinstance(seconds, Projected) and workload.tokens / seconds.value >= rate
 
@@ -132,7 +135,11 @@ def _with(device: Device, key: str, new: Callable[[float], float], *, check: boo
         return Fact(value, "estimated", SOURCE)
 
     def clusters(name: str) -> tuple[Cluster, ...]:
-        return tuple(replace(c, **{name: fact(getattr(c, name), name)}) for c in device.clusters)
+        found = []
+        for cluster in device.clusters:
+            one: dict[str, Any] = {name: fact(getattr(cluster, name), name)}
+            found.append(replace(cluster, **one))
+        return tuple(found)
 
     if key == "memory_bandwidth":
         bus = fact(device.bandwidth, "bandwidth")
@@ -152,7 +159,8 @@ def _with(device: Device, key: str, new: Callable[[float], float], *, check: boo
         old = getattr(device, f"{key}_watts")
         if old is None:
             return device
-        return replace(device, **{f"{key}_watts": fact(old, f"{key}_watts")})
+        watts: dict[str, Any] = {f"{key}_watts": fact(old, f"{key}_watts")}
+        return replace(device, **watts)
     names = {"clock": "clock_hz", "int8": "int8_per_cycle", "float32": "float32_per_cycle"}
     return replace(device, clusters=clusters(names[key]))
 

@@ -11,6 +11,7 @@ import pytest
 from harness import answer, decide, plugins
 from harness.decide import Limits, recommend
 from harness.errors import BadInput, UnknownName
+from harness.evidence import Reading
 from harness.pareto import measured_first, pareto
 from harness.records import Failed, Measured, Projected
 from tests import rows
@@ -263,3 +264,13 @@ def test_memory_that_cannot_be_read_says_what_can(text):
 def test_a_limit_that_makes_no_sense_is_refused(value):
     with pytest.raises(BadInput, match="max joules per token must be a number above 0"):
         Limits(max_joules_per_token=value)
+
+
+def test_the_chance_of_a_limit_follows_from_the_interval():
+    half = Reading(value=10.0, low=10 / 1.5, high=15.0, mark="P", source="test")
+    assert decide._chance(half, 1.0) == pytest.approx(0.5)
+    # at an end of a 90 % interval, 5 % lie beyond
+    assert decide._chance(half, 1.5) == pytest.approx(0.05, abs=0.002)
+    assert decide._chance(half, 1 / 1.5) == pytest.approx(0.95, abs=0.002)
+    sure = Reading(value=10.0, low=10.0, high=10.0, mark="M", source="test")
+    assert (decide._chance(sure, 0.99), decide._chance(sure, 1.01)) == (1.0, 0.0)
