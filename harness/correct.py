@@ -232,7 +232,8 @@ def _alike(a: Sequence[_Kind], b: Sequence[_Kind]) -> Floats:
 
     def same(name: str) -> Floats:
         left, right = (np.array([getattr(kind, name) for kind in kinds]) for kinds in (a, b))
-        return (left[:, None] == right).astype(float)
+        equal: Floats = (left[:, None] == right).astype(float)
+        return equal
 
     phase = same("phase")
     engine = phase * same("engine")
