@@ -57,7 +57,8 @@ def _rows(text: str) -> Sequence[Mapping[str, Any]]:
 def _markdown(table: Sequence[str]) -> list[Mapping[str, Any]]:
     """Rows of one or more Markdown tables; a line of dashes follows each head."""
     cells = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in table]
-    rows, head = [], cells[0]
+    rows: list[Mapping[str, Any]] = []
+    head = cells[0]
     for i, line in enumerate(cells):
         if all(re.fullmatch(r":?-+:?", cell) for cell in line):
             continue
