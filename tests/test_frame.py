@@ -51,10 +51,12 @@ def parse(line):
 def test_a_verb_has_help_with_an_example_that_it_accepts(verb):
     shown = CliRunner().invoke(app, [verb, "--help"], terminal_width=200)
     assert shown.exit_code == 0
-    example = COMMAND.commands[verb].epilog.removeprefix("Example: ")
-    assert f"Example: {example}" in " ".join(shown.output.split())
-    assert example.startswith(f"edgewise {verb}")
-    parse(example)
+    epilog = COMMAND.commands[verb].epilog
+    assert epilog in " ".join(shown.output.split())
+    head, _, examples = epilog.partition(": ")
+    assert head in ("Example", "Examples")
+    for example in examples.split("; "):
+        assert parse(example).info_name == verb
 
 
 @pytest.mark.parametrize("verb", ["", *VERBS])
@@ -208,7 +210,7 @@ def test_the_menu_has_a_line_for_every_session_and_device():
     ).stdout
     menu = dict(re.findall(r"^[*-] (\S+) -> (.+)$", shown, re.MULTILINE))
     devices = {f"target({path.stem})" for path in (ROOT / "targets/devices").glob("*.toml")}
-    plain = {"lint", "types", "tests", "gates", "verify", "sweep", "publish", "peers"}
+    plain = {"lint", "types", "tests", "gates", "verify", "sweep", "publish", "peers", "projection"}
     plain |= {f"kernels({path})" for path in ("native", "plain", "avx2")}
     plain |= {f"emulate({core})" for core in ("cortex-a72", "cortex-a76")}
     assert set(menu) == plain | devices
