@@ -3,7 +3,8 @@
 Logarithms of published over projected seconds of one device are taken for a Gaussian process:
 they share something of the device, of the phase, of the engine, and of engine and format, the
 more the closer their thread counts. The variances are fitted to rows of devices left out.
-A correction holds measurements, not facts: a new fit makes of them what it can.
+A correction holds measurements, not facts: a new fit makes of them what it can, and a device
+whose facts are changed keeps by what factor it was off.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +20,10 @@ import numpy as np
 from harness import intervals, reported, roofline
 from harness.doubts import doubts
 from harness.errors import BadInput
+from harness.records import Miss
 from harness.roofline import Fit, Floats
 from harness.settings import Setting, Work, points
+from targets import profile
 from targets.profile import Device
 
 SUFFIX = ".measured.json"
@@ -49,36 +52,62 @@ class Correction:
     seen: tuple[Seen, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class _Kind:
-    """What of a setting decides how much two errors share."""
+def informed(fit: Fit, folder: Path | None) -> Fit:
+    """The fit with what was measured on devices of a folder, so that it projects them closer.
 
-    phase: str
-    engine: str
-    form: str
-    threads: int
-
-
-def adjust(
-    correction: Correction,
-    setting: Setting,
-    fit: Fit,
-    errors: Sequence[float] | None = None,
-) -> tuple[float, float]:
-    """What to add to the logarithm of seconds here, and the factor on the interval's width.
-
-    errors: logarithms of measured over projected seconds; None lets the fit say them
+    Raises BadInput on a broken correction, ProfileError on one of an unknown device.
     """
-    seen = _on(correction, setting.device)
-    found = np.array(errors) if errors is not None else _residuals(correction, seen, fit)
-    kinds = [_kind(s) for s in seen]
+    found = load_all(folder)
+    return replace(
+        fit,
+        misses={n: misses(one, profile.load(n, folder), fit) for n, one in found.items()},
+    )
+
+
+def corrected(
+    seconds: float, half: float, setting: Setting, fit: Fit
+) -> tuple[float, float, tuple[str, ...]]:
+    """Seconds, and the half-width of their interval, by what was measured on the device of this
+    name, with a note that says so; as they are where nothing was."""
+    known = fit.misses.get(setting.device.name)
+    if not known:
+        return seconds, half, ()
+    shift, kept = adjust(known, setting, fit)
+    many = f"{len(known)} measurements" if len(known) > 1 else "one measurement"
+    return seconds * math.exp(shift), half * kept, (f"corrected by {many} of this device",)
+
+
+def adjust(known: Sequence[Miss], setting: Setting, fit: Fit) -> tuple[float, float]:
+    """What to add to the logarithm of seconds here, and the factor on the interval's width."""
+    here = [miss(setting, 0.0)]
     parts = variances(fit)
-    among = _shared(kinds, kinds, parts) + parts["noise"] * np.eye(len(kinds))
-    across = _shared([_kind(setting)], kinds, parts)[0]
-    solved = np.linalg.solve(among, np.stack([found, across], axis=1))
-    before = _shared([_kind(setting)], [_kind(setting)], parts)[0, 0] + parts["noise"]
+    among = _shared(known, known, parts) + parts["noise"] * np.eye(len(known))
+    across = _shared(here, known, parts)[0]
+    errors = np.array([each.error for each in known])
+    solved = np.linalg.solve(among, np.stack([errors, across], axis=1))
+    before = _shared(here, here, parts)[0, 0] + parts["noise"]
     left = max(before - float(across @ solved[:, 1]), parts["noise"])
     return float(across @ solved[:, 0]), math.sqrt(left / before)
+
+
+def misses(correction: Correction, device: Device, fit: Fit) -> tuple[Miss, ...]:
+    """By how much this fit, knowing the device's facts alone, misses what was measured."""
+    seen = [_setting(s, device) for s in correction.seen]
+    total = roofline.seconds(points(seen, fit), fit.names, fit.values).total
+    errors = np.log([s.seconds for s in correction.seen]) - np.log(total)
+    kept = np.clip(errors, -2 * LIMIT, 2 * LIMIT).tolist()
+    return tuple(miss(s, error) for s, error in zip(seen, kept, strict=True))
+
+
+def miss(setting: Setting, error: float) -> Miss:
+    """An error at this setting."""
+    engine = roofline.family("engine", setting.engine) or "other"
+    name = max(setting.work.weights, key=lambda form: setting.work.weights[form])
+    about = "numba_format" if engine == "numba" else "format"
+    form = f"{engine} {roofline.family(about, name)} {setting.kernel}"
+    return Miss(
+        phase=setting.work.phase, engine=engine, form=form, threads=setting.threads, error=error
+    )
 
 
 def of_lines(lines: Sequence[Mapping[str, str]], device: Device) -> Correction:
@@ -113,19 +142,22 @@ def of_settings(rows: Sequence[tuple[Setting, float, str]], device: str) -> Corr
     return Correction(device=device, seen=seen)
 
 
-def told(seen: Seen, error: float, correction: Correction, device: Device, fit: Fit) -> str:
-    """Measured, projected and corrected tokens/s, and how the factor of its interval shrinks."""
-    setting = Setting(
-        work=seen.work, device=device, threads=seen.threads, engine=seen.engine, kernel=seen.kernel
-    )
-    shift, kept = adjust(correction, setting, fit)
-    half = intervals.half(fit.intervals[seen.work.phase], doubts(setting, fit))
-    measured = seen.work.tokens / seen.seconds
-    projected = measured * math.exp(error)
-    return (
-        f"{measured:10.4g} {projected:10.4g} {projected * math.exp(-shift):10.4g}  "
-        f"x{math.exp(half):.2f} -> x{math.exp(half * kept):.2f}"
-    )
+def told(correction: Correction, device: Device, fit: Fit) -> list[str]:
+    """Of each measurement: measured, projected and corrected tokens/s, and how the factor of its
+    interval shrinks."""
+    known, lines = misses(correction, device, fit), []
+    for seen, one in zip(correction.seen, known, strict=True):
+        setting = _setting(seen, device)
+        shift, kept = adjust(known, setting, fit)
+        half = intervals.half(fit.intervals[seen.work.phase], doubts(setting, fit))
+        measured = seen.work.tokens / seen.seconds
+        projected = measured * math.exp(one.error)
+        lines.append(
+            f"{seen.source:44} {measured:10.4g} {projected:10.4g} "
+            f"{projected * math.exp(-shift):10.4g}  "
+            f"x{math.exp(half):.2f} -> x{math.exp(half * kept):.2f}"
+        )
+    return lines
 
 
 def variances(fit: Fit) -> Mapping[str, float]:
@@ -141,12 +173,12 @@ def fit_variances(rows: Sequence[tuple[Setting, float]]) -> Mapping[str, float]:
     projected seconds."""
     from scipy.optimize import minimize  # noqa: PLC0415  (0.3 s that reading a fit spares)
 
-    devices: dict[str, list[tuple[_Kind, float]]] = {}
+    devices: dict[str, list[Miss]] = {}
     for setting, residual in rows:
         clipped = min(max(residual, -LIMIT), LIMIT)
-        devices.setdefault(setting.device.name, []).append((_kind(setting), clipped))
+        devices.setdefault(setting.device.name, []).append(miss(setting, clipped))
     known = [
-        (_alike([k for k, _ in found], [k for k, _ in found]), np.array([v for _, v in found]))
+        (_alike(found, found), np.array([each.error for each in found]))
         for found in devices.values()
     ]
 
@@ -193,45 +225,24 @@ def load_all(folder: Path | None) -> dict[str, Correction]:
     return found
 
 
-def residuals(correction: Correction, device: Device, fit: Fit) -> Floats:
-    """Logarithms of measured over projected seconds, without the correction."""
-    return _residuals(correction, _on(correction, device), fit)
+def _setting(seen: Seen, device: Device) -> Setting:
+    return Setting(
+        work=seen.work, device=device, threads=seen.threads, engine=seen.engine, kernel=seen.kernel
+    )
 
 
-def _on(correction: Correction, device: Device) -> list[Setting]:
-    return [
-        Setting(work=s.work, device=device, threads=s.threads, engine=s.engine, kernel=s.kernel)
-        for s in correction.seen
-    ]
-
-
-def _residuals(correction: Correction, seen: Sequence[Setting], fit: Fit) -> Floats:
-    total = roofline.seconds(points(seen, fit), fit.names, fit.values).total
-    measured = np.log([s.seconds for s in correction.seen])
-    clipped: Floats = np.clip(measured - np.log(total), -2 * LIMIT, 2 * LIMIT)
-    return clipped
-
-
-def _kind(setting: Setting) -> _Kind:
-    engine = roofline.family("engine", setting.engine) or "other"
-    name = max(setting.work.weights, key=lambda form: setting.work.weights[form])
-    about = "numba_format" if engine == "numba" else "format"
-    form = f"{engine} {roofline.family(about, name)} {setting.kernel}"
-    return _Kind(setting.work.phase, engine, form, setting.threads)
-
-
-def _shared(a: Sequence[_Kind], b: Sequence[_Kind], parts: Mapping[str, float]) -> Floats:
+def _shared(a: Sequence[Miss], b: Sequence[Miss], parts: Mapping[str, float]) -> Floats:
     """Covariance of the errors of two lists of points on one device, without noise."""
     weights = np.array([parts[part] for part in PARTS[:-1]])
     covariance: Floats = np.tensordot(weights, _alike(a, b), axes=1)
     return covariance
 
 
-def _alike(a: Sequence[_Kind], b: Sequence[_Kind]) -> Floats:
+def _alike(a: Sequence[Miss], b: Sequence[Miss]) -> Floats:
     """How much of each part but the noise two lists of points share, from 0 to 1: (parts,a,b)."""
 
     def same(name: str) -> Floats:
-        left, right = (np.array([getattr(kind, name) for kind in kinds]) for kinds in (a, b))
+        left, right = (np.array([getattr(each, name) for each in side]) for side in (a, b))
         equal: Floats = (left[:, None] == right).astype(float)
         return equal
 

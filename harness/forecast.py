@@ -126,11 +126,13 @@ def point(
     )
 
 
-def settle(candidate: str, name: str, device: Device) -> tuple[Workload, int]:
+def settle(
+    candidate: str, name: str, device: Device, fit: Fit | None = None
+) -> tuple[Workload, int]:
     """What a candidate's run executes, and the thread count that is fastest there."""
     recipe = candidates.parse(candidate)
     spec = workload.build(recipe, candidates.final_shape(recipe), workload.parse(name))
-    return spec, _fastest(spec, device, "numba", None)[1]
+    return spec, _fastest(spec, device, "numba", fit)[1]
 
 
 def _doubted(seconds: Projected | Failed, candidate: str) -> Projected | Failed:

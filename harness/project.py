@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from harness import intervals, roofline
+from harness import correct, intervals, roofline
 from harness.doubts import TELLING, doubts
 from harness.errors import BadInput
 from harness.records import Failed, Projected, Workload
@@ -27,9 +27,10 @@ def project(
 ) -> Projected | Failed:
     """Seconds of the whole run on a device: tokens x step of a decode, the prompt of a prefill.
 
-    The interval covers 90 % of devices that the fit has not seen (leave-one-out). An optimiser
-    step is a prompt of its products, three passes through the layers, and the bytes that they
-    keep and that AdamW moves. Raises BadInput when threads is no positive number.
+    The interval covers 90 % of devices that the fit has not seen (leave-one-out), and is narrower
+    where the fit knows measurements of this device (`correct.informed`). An optimiser step is a
+    prompt of its products, three passes through the layers, and the bytes that they keep and that
+    AdamW moves. Raises BadInput when threads is no positive number.
     """
     if threads < 1:
         raise BadInput(f"threads must be at least 1, got {threads}")
@@ -49,6 +50,7 @@ def project(
     if trains:
         found = {**found, "training": NEVER_TRAINED}
     half = intervals.half(fit.intervals[setting.work.phase], found)
+    value, half, notes = correct.corrected(value, half, setting, fit)
     shares = {
         "memory": float(parts.memory[0]),
         "compute": float(parts.compute[0]),
@@ -60,7 +62,7 @@ def project(
         high=value * math.exp(half),
         model=f"{fit.model}, {TRAINING}" if trains else fit.model,
         bound=max(shares, key=lambda k: shares[k]),
-        flags=tuple(why for name, why in found.items() if name in TELLING),
+        flags=(*(why for name, why in found.items() if name in TELLING), *notes),
     )
 
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 
 from harness import correct, energy, intervals, reported, roofline
-from harness.correct import Correction
 from harness.doubts import doubts
 from harness.errors import BadInput
 from harness.records import Failed, Projected
@@ -63,7 +62,6 @@ def answers(
     rows: Rows,
     devices: Mapping[str, Device],
     fit: Fit,
-    corrections: Mapping[str, Correction] | None = None,
 ) -> list[dict[str, str]]:
     """One answer for every question, in order: the columns ANSWERS as text."""
     lines: list[Line | str] = [_line(row, devices) for row in rows]
@@ -80,8 +78,7 @@ def answers(
             continue
         _, seconds, share = next(timed)
         bound = BOUNDS[share.index(max(share))]
-        correction = (corrections or {}).get(line.setting.device.name)
-        found.append(_answer(line, seconds, bound, fit, correction))
+        found.append(_answer(line, seconds, bound, fit))
     return found
 
 
@@ -121,17 +118,12 @@ def _line(row: Mapping[str, str], devices: Mapping[str, Device]) -> Line | str:
         return str(error)
 
 
-def _answer(
-    line: Line, seconds: float, bound: str, fit: Fit, correction: Correction | None
-) -> dict[str, str]:
+def _answer(line: Line, seconds: float, bound: str, fit: Fit) -> dict[str, str]:
     setting = line.setting
     found = doubts(setting, fit, line.notes)
     half = intervals.half(fit.intervals[line.phase], found)
-    notes = [*line.notes, *(why for why in found.values() if why.startswith("extrapolates"))]
-    if correction is not None:
-        shift, kept = correct.adjust(correction, setting, fit)
-        seconds, half = seconds * math.exp(shift), half * kept
-        notes.append(f"corrected by {len(correction.seen)} measurements of this device")
+    seconds, half, seen = correct.corrected(seconds, half, setting, fit)
+    notes = [*line.notes, *(why for why in found.values() if why.startswith("extrapolates")), *seen]
     device = setting.device
     if setting.work.resident_bytes > device.memory_bytes.value:
         notes.append(

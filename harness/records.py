@@ -284,6 +284,20 @@ Evidence: TypeAlias = Measured | Projected | Failed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Miss:
+    """By how much projections missed one measurement of a device, and where it was taken.
+
+    error: logarithm of measured over projected seconds; form: family of formats and kernel
+    """
+
+    phase: str
+    engine: str
+    form: str
+    threads: int
+    error: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Quality:
     """Score of the packed weights through the engine on held-out data.
 

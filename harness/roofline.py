@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import cache, cached_property
 from pathlib import Path
@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import BadInput
+from harness.records import Miss
 
 FOLDER = Path(__file__).parent / "calibration"
 FIT = FOLDER / "fit.json"
@@ -43,6 +44,7 @@ class Fit:
 
     intervals: per phase, what the width of an interval follows from; see intervals.py
     provenance: what it was fitted on
+    misses: by name of a device, what was measured on it after the fit; see correct.py
     """
 
     model: str
@@ -50,6 +52,7 @@ class Fit:
     values: Floats  # (k,)
     intervals: Mapping[str, Mapping[str, float]]
     provenance: Mapping[str, object]
+    misses: Mapping[str, tuple[Miss, ...]] = field(default_factory=dict)
 
     def index(self, name: str) -> int:
         return self._positions[name]

@@ -123,16 +123,8 @@ def after_one(left: Sequence[Left], phase: str, fit: Fit) -> tuple[float, int]:
         for y in rows:
             if x is y or not _same_place(x.observation, y.observation):
                 continue
-            seen = correct.Seen(
-                work=y.observation.setting.work,
-                threads=y.observation.setting.threads,
-                engine=y.observation.setting.engine,
-                kernel=y.observation.setting.kernel,
-                seconds=y.observation.seconds,
-                source="",
-            )
-            one = correct.Correction(device=setting.device.name, seen=(seen,))
-            shift, _ = correct.adjust(one, setting, fit, (y.residual,))
+            one = correct.miss(y.observation.setting, y.residual)
+            shift, _ = correct.adjust((one,), setting, fit)
             errors.append(abs(math.exp(x.residual - shift) - 1))
         if errors:
             found.append(float(np.median(errors)))

@@ -246,11 +246,12 @@ def test_a_measurement_pulls_its_own_point_most_and_narrows_its_interval():
     setting = next(o.setting for o in observations.published({"rpi5": load("rpi5")}))
     setting = replace(setting, threads=4)
     projected = float(calibrate.steps([setting], fit)[0])
-    shift, kept = correct.adjust(measured(1.5 * projected), setting, fit)
+    known = correct.misses(measured(1.5 * projected), setting.device, fit)
+    shift, kept = correct.adjust(known, setting, fit)
     assert 0.5 * math.log(1.5) < shift < math.log(1.5)
     assert 0.3 < kept < 0.8
     other = replace(setting, engine="mnn")
-    less, wider = correct.adjust(measured(1.5 * projected), other, fit)
+    less, wider = correct.adjust(known, other, fit)
     assert 0 < less < shift
     assert kept < wider < 1
 

@@ -14,6 +14,7 @@ from harness.cli.screen import (
     Results,
     bars,
     devices_folder,
+    fit,
     note,
     stored,
     width,
@@ -95,8 +96,9 @@ def project(
         return
     if not device or not candidate:
         raise BadInput("give --device and --candidate, or --table FILE with questions")
+    known = fit()
     rows = [
-        forecast.point(name, run, load_device(place), threads)
+        forecast.point(name, run, load_device(place), threads, known)
         for place in device
         for name in candidate
         for run in workload or ["tg64", "tg64 @ d4096", "pp128"]
@@ -106,13 +108,12 @@ def project(
 
 def _answer(path: Path, out: Path | None) -> None:
     """Every question of a table, in order."""
-    from harness import correct, queries, roofline, store
+    from harness import queries, store
     from targets import profile
 
-    folder = devices_folder()
     rows, columns = queries.read(path)
-    devices = {d.name: d for d in profile.load_all(folder)}
-    answers = queries.answers(rows, devices, roofline.load(), correct.load_all(folder))
+    devices = {d.name: d for d in profile.load_all(devices_folder())}
+    answers = queries.answers(rows, devices, fit())
     text = queries.write(rows, columns, answers)
     if out is None:
         print(text, end="")
@@ -149,9 +150,7 @@ def calibrate(
     if device is not None and source is not None:
         _correct(device, source)
         return
-    folder = devices_folder()
-    devices = {d.name: d for d in profile.load_all()}
-    devices |= {d.name: d for d in profile.load_all(folder)} if folder else {}
+    devices = {d.name: d for d in profile.load_all(devices_folder())}
     known = observations.published(devices)
     own: tuple[observations.Observation, ...] = ()
     if results is not None:
@@ -180,7 +179,7 @@ def _correct(name: str, source: Path) -> None:
     """Say what a few measurements of a device change; keep them beside a folder's profiles."""
     from harness import benched, correct, forecast, observations, roofline
 
-    place, folder, fit = load_device(name), devices_folder(), roofline.load()
+    place, folder = load_device(name), devices_folder()
     if source.is_dir():
         rows = [row for row in stored(source) if row.environment and row.device == name]
         own = observations.own(rows, {name: place}, forecast.workload_of)
@@ -190,10 +189,9 @@ def _correct(name: str, source: Path) -> None:
     else:
         found = correct.of_lines(benched.read(source, name), place)
     print(
-        f"{'measured on ' + name:44} {'measured':>10} {'projected':>10} {'corrected':>10}  interval"
+        f"{'tokens/s of ' + name:44} {'measured':>10} {'projected':>10} {'corrected':>10}  interval"
     )
-    for seen, error in zip(found.seen, correct.residuals(found, place, fit).tolist(), strict=True):
-        print(f"{seen.source:44} {correct.told(seen, error, found, place, fit)}")
+    print("\n".join(correct.told(found, place, roofline.load())))
     if folder is None:
         note("give `edgewise --devices FOLDER ...` to keep this correction beside your profiles")
     else:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from harness.cli import app
-from harness.cli.screen import AsJson, bars, note, show_json, width
+from harness.cli.screen import AsJson, bars, fit, note, show_json, width
 from harness.cli.screen import device as load_device
 
 Candidates = Annotated[list[str], typer.Option("--candidate", help="May be repeated.")]
@@ -75,32 +75,34 @@ def whatif(
     from harness import table as tables
     from harness.plot import tornado_figure
 
-    here = load_device(device)
-    there = (
-        replace(whatif.changed(here, change or []), name=f"{device} with {', '.join(change)}")
-        if change
-        else here
-    )
-    places = [here, there] if change else [here]
-    rows = [forecast.point(name, workload, place) for name in candidate for place in places]
+    known, here = fit(), load_device(device)
+    there = whatif.changed(here, change or [])
+    places = {device: here}
+    title = f"{device} with {', '.join(change)}" if change else device
+    places[title] = there
+    rows = [
+        replace(forecast.point(name, workload, place, fit=known), device=called)
+        for name in candidate
+        for called, place in places.items()
+    ]
     worth = {}
     for name in candidate:
-        spec, threads = forecast.settle(name, workload, there)
-        worth[name] = whatif.elasticities(spec, there, threads)
+        spec, threads = forecast.settle(name, workload, there, known)
+        worth[name] = whatif.elasticities(spec, there, threads, known)
     if as_json:
         show_json({"rows": rows, "worth": worth})
         return
     print(tables.terminal(rows, width()))
     for name, facts in worth.items():
-        print(f"\n{name} on {there.name}, {workload}: one percent more of a fact changes")
+        print(f"\n{name} on {title}, {workload}: one percent more of a fact changes")
         for fact in facts:
             joules = "" if fact.joules is None else f"   joules {fact.joules:+.2f} %"
             print(f"  {fact.fact:<18} speed {fact.speed:+.2f} %{joules}")
     if plot is not None:
         for name, facts in worth.items():
             safe = name.replace(":", "_").replace("@", "_")
-            title = f"{name}, {workload}, {there.name}"
-            note(f"wrote {tornado_figure(facts, plot / f'whatif_{device}_{safe}', title)}")
+            path = plot / f"whatif_{device}_{safe}"
+            note(f"wrote {tornado_figure(facts, path, f'{name}, {workload}, {title}')}")
 
 
 @app.command(
@@ -118,11 +120,11 @@ def require(
     from harness import forecast, whatif
     from harness.table import si, size
 
-    device = load_device(like)
+    known, device = fit(), load_device(like)
     found = {}
     for name in candidate:
-        spec, threads = forecast.settle(name, workload, device)
-        found[name] = whatif.needed(spec, device, threads, tokens_per_second)
+        spec, threads = forecast.settle(name, workload, device, known)
+        found[name] = whatif.needed(spec, device, threads, tokens_per_second, known)
     if as_json:
         show_json(found)
         return

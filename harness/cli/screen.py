@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress
 
     from harness.records import Row
+    from harness.roofline import Fit
     from targets.profile import Device
 
 Results = Annotated[Path, typer.Option(help="Folder of results; rows are below it, by host.")]
@@ -57,6 +58,13 @@ def device(name: str) -> Device:
     return profile.load(name, devices_folder())
 
 
+def fit() -> Fit:
+    """What projects, with what `calibrate --device` kept beside the user's own profiles."""
+    from harness import correct, roofline
+
+    return correct.informed(roofline.load(), devices_folder())
+
+
 def stored(folder: Path) -> list[Row]:
     """The newest row of every point below a folder; broken files are named and passed over."""
     from harness import store
@@ -83,7 +91,7 @@ def with_forecasts(rows: list[Row], names: list[str] | tuple[str, ...]) -> list[
     """Measured rows, and projections of the same candidates to the named devices."""
     from harness import forecast
 
-    return rows + forecast.rows(rows, [device(name) for name in names])
+    return rows + forecast.rows(rows, [device(name) for name in names], fit())
 
 
 @contextmanager

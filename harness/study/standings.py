@@ -6,9 +6,10 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness import evidence, forecast
+from harness import correct, evidence, forecast, roofline
 from harness.evidence import Reading
 from harness.records import Failed, Measured, Row
+from harness.roofline import Fit
 from harness.study import claims, plan
 from harness.study.claims import Estimate
 from harness.study.frame import Arm, Study, Trial
@@ -67,13 +68,14 @@ def standings(
 ) -> list[Standing]:
     """Every arm and step that at least one seed was scored of, in the order of the study."""
     targets = [profile.load(name, devices) for name in study.devices]
+    fit = correct.informed(roofline.load(), devices)
     found = []
     for arm in study.arm:
         for step in ("", *arm.steps):
             for protocol in plan.protocols_of(arm, step):
                 known = scored(study, trials, arm, step, protocol)
                 if known:
-                    found.append(_standing(arm, step, protocol, known, targets))
+                    found.append(_standing(arm, step, protocol, known, targets, fit))
     return found
 
 
@@ -118,7 +120,12 @@ def mean(point: Standing) -> float:
 
 
 def _standing(
-    arm: Arm, step: str, protocol: str, known: Mapping[int, Trial], targets: Sequence[Device]
+    arm: Arm,
+    step: str,
+    protocol: str,
+    known: Mapping[int, Trial],
+    targets: Sequence[Device],
+    fit: Fit,
 ) -> Standing:
     first = next(iter(known.values()))
     return Standing(
@@ -130,7 +137,7 @@ def _standing(
         by_seed={seed: _value(trial) for seed, trial in known.items()},
         metric="nats per token" if "nats" in first.figures else first.metric,
         trials=known,
-        costs={device.name: _cost(first, device) for device in targets},
+        costs={device.name: _cost(first, device, fit) for device in targets},
     )
 
 
@@ -139,9 +146,9 @@ def _value(trial: Trial) -> float:
     return float("nan") if value is None else value
 
 
-def _cost(trial: Trial, device: Device) -> Cost:
+def _cost(trial: Trial, device: Device, fit: Fit) -> Cost:
     """Of a token in a decode from an empty context, at the thread count that is fastest there."""
-    row = forecast.forecast(as_row(trial), device)
+    row = forecast.forecast(as_row(trial), device, fit)
     return Cost(
         seconds=evidence.per(evidence.read(row.seconds), row.tokens),
         joules=evidence.per(evidence.read(row.joules), row.tokens),

@@ -1,0 +1,109 @@
+"""What a few measurements of a device do to every projection of it, and of nothing else."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+
+from harness import correct, forecast, queries, roofline, whatif
+from harness.errors import BadInput
+from harness.project import project, work_of
+from harness.settings import Setting
+from targets.profile import ProfileError, load
+
+MODEL = "attention:110m@int4"
+SLOW = 0.7  # of the speed that the facts promise
+
+
+@pytest.fixture
+def corrected(tmp_path):
+    """A fit that knows of three runs on a Pi 5, each 30 % slower than projected."""
+    device, fit = load("rpi5"), roofline.load()
+    seen = []
+    for model in (MODEL, "attention:500m@int4", "attention:17m@int4"):
+        spec, _ = forecast.settle(model, "tg64", device)
+        step = project(spec, device, 4).value / spec.tokens
+        setting = Setting(work=work_of(spec), device=device, threads=4, engine="numba")
+        seen.append((setting, step / SLOW, model))
+    correct.save(correct.of_settings(seen, "rpi5"), tmp_path)
+    return correct.informed(fit, tmp_path)
+
+
+def speeds(device, fit, name=MODEL, threads=4):
+    spec, _ = forecast.settle(name, "tg64", device)
+    plain, known = (project(spec, device, threads, fit=each) for each in (roofline.load(), fit))
+    return plain, known
+
+
+def width(found):
+    return math.log(found.high / found.low)
+
+
+def test_a_measured_device_is_projected_near_what_was_measured_with_less_doubt(corrected):
+    plain, known = speeds(load("rpi5"), corrected)
+    assert plain.value / known.value == pytest.approx(SLOW, rel=0.04)
+    assert width(known) < 0.7 * width(plain)
+    assert "corrected by 3 measurements of this device" in known.flags
+    assert not any("corrected" in flag for flag in plain.flags)
+    assert known.low < plain.value / SLOW < known.high
+
+
+def test_measurements_say_less_of_other_formats_and_nothing_of_other_devices(corrected):
+    _, near = speeds(load("rpi5"), corrected)
+    plain, other = speeds(load("rpi5"), corrected, "attention:110m@f16")
+    assert width(near) < width(other) < width(plain)
+    for name in ("rpi500", "rk3588"):
+        plain, known = speeds(load(name), corrected)
+        assert known == plain
+
+
+def test_changed_hardware_keeps_its_correction_as_a_factor(corrected):
+    device = load("rpi5")
+    there = whatif.changed(device, ["memory_bandwidth=2x", "clock=1.2x"])
+    (plain, known), (before, after) = speeds(device, corrected), speeds(there, corrected)
+    assert after.value < known.value
+    assert known.value / plain.value == pytest.approx(after.value / before.value)
+    spec, threads = forecast.settle(MODEL, "tg64", device, corrected)
+    worth = whatif.elasticities(spec, device, threads, corrected)
+    facts = whatif.elasticities(spec, device, threads)
+    assert {w.fact: round(w.speed, 6) for w in worth} == {w.fact: round(w.speed, 6) for w in facts}
+    assert whatif.needed(spec, device, 4, 40, corrected).bandwidth > (
+        whatif.needed(spec, device, 4, 40).bandwidth
+    )
+
+
+def test_a_table_and_a_candidate_are_corrected_alike(corrected):
+    row = {"device_id": "rpi5", "model": "Llama-3.2-1B", "weights_format": "Q4_0", "threads": "4"}
+    devices = {"rpi5": load("rpi5")}
+    (plain,) = queries.answers([row], devices, roofline.load())
+    (known,) = queries.answers([row], devices, corrected)
+    assert SLOW < float(known["tokens_per_s"]) / float(plain["tokens_per_s"]) < 0.95
+    assert "corrected by 3 measurements of this device" in known["note"]
+    rows = forecast.point(MODEL, "tg64", load("rpi5"), 4, corrected)
+    assert rows.seconds == speeds(load("rpi5"), corrected)[1]
+
+
+def test_one_measurement_is_told_in_the_singular(corrected):
+    one = replace(corrected, misses={"rpi5": corrected.misses["rpi5"][:1]})
+    assert "corrected by one measurement of this device" in speeds(load("rpi5"), one)[1].flags
+
+
+def test_a_broken_correction_and_one_of_no_device_are_told_in_a_line(tmp_path):
+    assert correct.informed(roofline.load(), None).misses == {}
+    path = tmp_path / "nowhere.measured.json"
+    known = correct.of_settings(
+        [(Setting(work=work_of(forecast.settle(MODEL, "tg64", load("rpi5"))[0]),
+                  device=load("rpi5"), threads=4, engine="numba"), 0.1, "a run")], "nowhere",
+    )  # fmt: skip
+    correct.save(known, tmp_path)
+    with pytest.raises(ProfileError, match="unknown device 'nowhere'"):
+        correct.informed(roofline.load(), tmp_path)
+    raw = json.loads(path.read_text())
+    raw["seen"][0]["seconds"] = -1
+    path.write_text(json.dumps(raw))
+    with pytest.raises(BadInput, match="is no correction") as refused:
+        correct.informed(roofline.load(), tmp_path)
+    assert "\n" not in str(refused.value)
