@@ -17,6 +17,7 @@ from harness.errors import BadInput
 
 UNITS = {"B": 1, "KIB": 2**10, "MIB": 2**20, "GIB": 2**30, "TIB": 2**40}
 UNITS |= {"K": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+SHOWN = ("model", "size", "params", "backend", "threads", "test", "t/s")  # of a CPU build
 FORMATS = {"medium": "m", "small": "s", "large": "l"}  # llama-bench's "Q4_K - Medium"
 Line = dict[str, str]
 
@@ -55,10 +56,11 @@ def _rows(text: str) -> Sequence[Mapping[str, Any]]:
 
 
 def _markdown(table: Sequence[str]) -> list[Mapping[str, Any]]:
-    """Rows of one or more Markdown tables; a line of dashes follows each head."""
+    """Rows of one or more Markdown tables, where a line of dashes follows each head, or of a
+    llama-bench table whose head was left out."""
     cells = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in table]
     rows: list[Mapping[str, Any]] = []
-    head = cells[0]
+    head: Sequence[str] = SHOWN
     for i, line in enumerate(cells):
         if all(re.fullmatch(r":?-+:?", cell) for cell in line):
             continue

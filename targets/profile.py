@@ -47,9 +47,12 @@ def load(name: str, folder: Path | None = None) -> Device:
     """
     files = _files(folder)
     if name not in files:
-        close = difflib.get_close_matches(name, files, n=5, cutoff=0.4) or sorted(files)
+        close = ", ".join(difflib.get_close_matches(name, files, n=5, cutoff=0.4)) or "none"
         where = f"{folder} and {FOLDER}" if folder else str(FOLDER)
-        raise ProfileError(f"unknown device {name!r}; close: {', '.join(close)} (in {where})")
+        raise ProfileError(
+            f"unknown device {name!r}; close: {close} (of {len(files)} in {where}; `edgewise list "
+            "devices` names them)"
+        )
     return _read(files[name], files[name].stat().st_mtime_ns)
 
 

@@ -47,6 +47,9 @@ def as_csv(rows) -> str:
 
 FORMS = {
     "bench.md": MARKDOWN,
+    "rows_alone.md": "\n".join(
+        r for r in MARKDOWN.splitlines() if "t/s" not in r and "--" not in r
+    ),
     "bench.json": json.dumps(ROWS),
     "bench.jsonl": "\n".join(map(json.dumps, ROWS)),
     "bench.csv": as_csv(ROWS),
