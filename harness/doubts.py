@@ -15,7 +15,18 @@ from targets.profile import Device
 SMALL_BYTES = 5e8  # below, what a layer costs whatever its size weighs as much as its bytes
 
 # Names with a reason to tell; "extrapolates" ones lie outside what any fit has seen.
-TELLING = ("training", "core", "isa", "scalar", "format", "engine", "threads", "dies", "impossible")
+TELLING = (
+    "training",
+    "mcu",
+    "core",
+    "isa",
+    "scalar",
+    "format",
+    "engine",
+    "threads",
+    "dies",
+    "impossible",
+)
 
 
 def doubts(setting: Setting, fit: Fit, notes: Sequence[str] = ()) -> Mapping[str, str]:
@@ -34,6 +45,8 @@ def doubts(setting: Setting, fit: Fit, notes: Sequence[str] = ()) -> Mapping[str
         found["small"] = "a small model: overheads weigh"
     if phase == "prefill" and has in ("dotprod", "neon"):
         found["arm_prefill"] = "matrix kernels on Arm differ by engine and version"
+    if device.category == "mcu":
+        found["mcu"] = "extrapolates: a microcontroller, a class that no fit has seen"
     if device.category == "phone":
         found["phone"] = "phones throttle and place threads as they like"
     for cluster in device.clusters:

@@ -24,6 +24,7 @@ DOUBT = math.log(1.45)  # of the power, as half of a 90 % interval; see tests/te
 JOULES_PER_BIT = {  # from memory to the core, by the memory such machines have
     # LPDDR4, device alone, measured: https://github.com/Dongyunkam/DRAM_info
     "sbc": 13.5e-12,
+    "mcu": 50e-12,  # a judgement: PSRAM at 1.8 to 3.3 V over a few wires
     # LPDDR5-6400 and LPDDR5X-8533 with controller, engineering estimates in open documents
     "jetson": 9e-12,
     "laptop": 9e-12,

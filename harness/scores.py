@@ -79,11 +79,11 @@ class Decisions:
 
 
 def errors(left: Sequence[Left], phase: str) -> list[Error]:
-    """What intervals are fitted on."""
+    """What intervals are fitted on: not the microcontroller, which every fit extrapolates to."""
     return [
         Error(residual=x.residual, group=x.observation.group, doubts=x.doubts)
         for x in left
-        if x.observation.phase == phase
+        if x.observation.phase == phase and "mcu" not in x.doubts
     ]
 
 

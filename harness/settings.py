@@ -11,7 +11,7 @@ import numpy as np
 
 from harness import roofline
 from harness.roofline import Fit, Floats, Ints, Loads, Machines, Points
-from targets.profile import Cluster, Device, used
+from targets.profile import Cluster, Device, clock, used
 
 SHARE = {  # by category: which machines reach what part of their bus; others go by their cores
     "phone": "phone",
@@ -135,8 +135,8 @@ def _machine(device: Device, threads: int, fit: Fit) -> _Machine:
     column = [families.index(_family(cluster)) for cluster, _ in taken]
     for (cluster, n), i in zip(taken, column, strict=True):
         count[i] += n
-        hertz[i] += n * cluster.clock_hz.value
-        slowest[i] = min(slowest[i], cluster.clock_hz.value)
+        hertz[i] += n * clock(cluster, n)
+        slowest[i] = min(slowest[i], clock(cluster, n))
     return _Machine(
         cores=count,
         hertz=hertz,
@@ -149,8 +149,8 @@ def _machine(device: Device, threads: int, fit: Fit) -> _Machine:
         read_one=_read(device, 1),
         read_all=_read(device, threads),
         cache=max((f.value for level, f in device.caches.items() if level != "l1d"), default=0.0),
-        int8_peak=sum(n * c.clock_hz.value * c.int8_per_cycle.value for c, n in taken),
-        float_peak=sum(n * c.clock_hz.value * c.float32_per_cycle.value for c, n in taken),
+        int8_peak=sum(n * clock(c, n) * c.int8_per_cycle.value for c, n in taken),
+        float_peak=sum(n * clock(c, n) * c.float32_per_cycle.value for c, n in taken),
         flags=_flags(device, threads),
     )
 

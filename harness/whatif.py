@@ -138,6 +138,9 @@ def _with(device: Device, key: str, new: Callable[[float], float], *, check: boo
         found = []
         for cluster in device.clusters:
             one: dict[str, Any] = {name: fact(getattr(cluster, name), name)}
+            if name == "clock_hz" and cluster.boost_hz is not None:
+                scale = one[name].value / cluster.clock_hz.value
+                one["boost_hz"] = Fact(cluster.boost_hz.value * scale, "estimated", SOURCE)
             found.append(replace(cluster, **one))
         return tuple(found)
 

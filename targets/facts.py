@@ -10,7 +10,9 @@ from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 Kind: TypeAlias = Literal["datasheet", "measured", "derived", "estimated"]
-Category: TypeAlias = Literal["sbc", "phone", "jetson", "laptop", "minipc", "desktop", "server"]
+Category: TypeAlias = Literal[
+    "mcu", "sbc", "phone", "jetson", "laptop", "minipc", "desktop", "server"
+]
 
 
 class ProfileError(ValueError):
@@ -40,6 +42,7 @@ class Cluster:
     clock_hz: Fact  # under load of all cores of the cluster
     float32_per_cycle: Fact  # peak of one core [op/cycle]
     int8_per_cycle: Fact  # peak of one core, vector dot products, no matrix unit [op/cycle]
+    boost_hz: Fact | None = None  # while one core of the cluster is busy and no other
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

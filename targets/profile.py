@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from targets.facts import Category, Cluster, Device, Fact, Kind, ProfileError
+from targets.use import clock, used
 
 __all__ = [
     "Category",
@@ -24,6 +25,7 @@ __all__ = [
     "Fact",
     "Kind",
     "ProfileError",
+    "clock",
     "limits",
     "load",
     "load_all",
@@ -61,17 +63,6 @@ def load_all(folder: Path | None = None) -> tuple[Device, ...]:
     return tuple(load(name, folder) for name in names(folder))
 
 
-def used(device: Device, threads: int) -> tuple[tuple[Cluster, int], ...]:
-    """Clusters and how many of their cores so many threads use, fastest first."""
-    left, found = threads, []
-    for cluster in device.clusters:
-        taken = min(left, int(cluster.count.value))
-        if taken:
-            found.append((cluster, taken))
-        left -= taken
-    return tuple(found)
-
-
 def limits(name: str) -> tuple[float, float]:
     """Between what a fact of this name must lie."""
     return (_LIMITS | _CLUSTER_LIMITS)[name]
@@ -91,7 +82,8 @@ def text(device: Device) -> str:
     for cluster in device.clusters:
         lines += ["", "[[clusters]]", f"core = {json.dumps(cluster.core)}"]
         lines += [f"isa = {json.dumps(list(cluster.isa))}"]
-        lines += [f"{key} = {_fact_text(getattr(cluster, key))}" for key in _CLUSTER_LIMITS]
+        known = {key: getattr(cluster, key) for key in _CLUSTER_LIMITS}
+        lines += [f"{key} = {_fact_text(fact)}" for key, fact in known.items() if fact]
     return "\n".join(lines) + "\n"
 
 
@@ -111,7 +103,9 @@ _CLUSTER_LIMITS: dict[str, tuple[float, float]] = {
     "clock_hz": (1e7, 1e10),
     "float32_per_cycle": (0.01, 512),
     "int8_per_cycle": (0.01, 4096),
+    "boost_hz": (1e7, 1e10),
 }
+_CLUSTER_OPTIONAL = {"boost_hz"}
 _CACHES = ("l1d", "l2", "l3", "system")
 _WHOLE = ("year", "count", "memory_bytes")
 _OPTIONAL = ("idle_watts", "load_watts", "price_dollars", "read_bandwidth", "caches", "recognise")
@@ -187,7 +181,7 @@ def _clusters(raw: object, path: Path) -> tuple[Cluster, ...]:
         key = f"clusters[{i}]"
         _need(isinstance(entry, dict), path, key, entry, right)
         table = cast(dict[str, object], entry)
-        _same_keys(table, {"core", "isa", *_CLUSTER_LIMITS}, set(), f"{path}: {key}")
+        _same_keys(table, {"core", "isa", *_CLUSTER_LIMITS}, _CLUSTER_OPTIONAL, f"{path}: {key}")
         core, isa = table["core"], table["isa"]
         _need(isinstance(core, str) and core, path, f"{key}.core", core, 'as in "cortex-a76"')
         right_isa = 'as in ["neon", "dotprod"]'
@@ -196,7 +190,11 @@ def _clusters(raw: object, path: Path) -> tuple[Cluster, ...]:
         facts = {
             name: _fact(table[name], f"{key}.{name}", path, limits)
             for name, limits in _CLUSTER_LIMITS.items()
+            if name in table
         }
+        boost = facts.get("boost_hz")
+        slower = boost is not None and boost.value < facts["clock_hz"].value
+        _need(not slower, path, f"{key}.boost_hz", boost and boost.value, "at least clock_hz")
         found.append(Cluster(core=str(core), isa=tuple(cast(list[str], isa)), **facts))
     return tuple(found)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import tomllib
 from dataclasses import replace
 from pathlib import Path
@@ -11,7 +12,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness import roofline
-from targets.profile import FOLDER, Fact, ProfileError, load, load_all, names, text, used
+from harness.observations import PUBLISHED
+from targets.profile import FOLDER, Fact, ProfileError, clock, load, load_all, names, text, used
 
 ASKED_FOR = set(
     "rpizero2w rpi3bplus rpi4 rpi5 rk3588 n100 jetson_orin_nano pixel6a_tensor_g1 "  # noqa: SIM905
@@ -33,6 +35,33 @@ def broken(folder: Path, old: str, new: str) -> ProfileError:
 
 def test_every_device_that_people_ask_for_has_a_profile():
     assert set(names()) >= ASKED_FOR
+
+
+def test_every_device_of_the_published_table_has_a_profile():
+    with PUBLISHED.open(encoding="utf-8", newline="") as file:
+        assert {row["device_id"] for row in csv.DictReader(file)} <= set(names())
+
+
+def test_a_boost_falls_to_the_clock_of_all_cores_as_on_an_m1_max():
+    """https://www.anandtech.com/show/17024: 3228, 3132, 3036 MHz with 1, 2, 3 or 4 of four."""
+    cluster = load("apple_m1_max").clusters[0]
+    four = replace(cluster, count=replace(cluster.count, value=4))
+    for busy, seen in ((1, 3228e6), (2, 3132e6), (3, 3036e6), (4, 3036e6)):
+        assert clock(four, busy) == pytest.approx(seen, rel=0.02)
+    assert clock(four, 1) == 3228e6
+    assert clock(four, 4) == clock(four, 5) == cluster.clock_hz.value
+
+
+def test_a_core_without_a_known_boost_has_one_clock():
+    cluster = load("rpi5").clusters[0]
+    assert {clock(cluster, n) for n in (1, 2, 4)} == {2.4e9}
+
+
+def test_a_boost_below_the_clock_is_refused(tmp_path):
+    boost = 'boost_hz = { value = 1e9, kind = "measured", source = "none" }\nclock_hz'
+    assert "boost_hz is 1000000000.0, must be at least clock_hz" in str(
+        broken(tmp_path, "clock_hz", boost)
+    )
 
 
 def test_every_fact_of_every_device_names_its_source():

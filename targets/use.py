@@ -1,0 +1,27 @@
+"""Device + threads -> the cores in use, and their clocks."""
+
+from __future__ import annotations
+
+from targets.facts import Cluster, Device
+
+
+def used(device: Device, threads: int) -> tuple[tuple[Cluster, int], ...]:
+    """Clusters and how many of their cores so many threads use, fastest first."""
+    left, found = threads, []
+    for cluster in device.clusters:
+        taken = min(left, int(cluster.count.value))
+        if taken:
+            found.append((cluster, taken))
+        left -= taken
+    return tuple(found)
+
+
+def clock(cluster: Cluster, busy: int) -> float:
+    """Of so many busy cores of a cluster [Hz]: the boost of one falls with 1 / their number.
+
+    So do the clusters of an M1 Max and an M2 Max within 3 %; others have but the two ends known.
+    """
+    count, full = cluster.count.value, cluster.clock_hz.value
+    if cluster.boost_hz is None or busy >= count:
+        return full
+    return full + (cluster.boost_hz.value - full) * (1 / busy - 1 / count) / (1 - 1 / count)
