@@ -145,14 +145,19 @@ def _doubted(seconds: Projected | Failed, candidate: str) -> Projected | Failed:
 def _fastest(
     spec: Workload, device: Device, engine: str, fit: Fit | None
 ) -> tuple[Projected | Failed, int]:
-    """One thread, the fastest cluster, or all cores: whichever is projected to be fastest."""
+    """On whichever count of threads is projected to be fastest."""
     found = []
-    for threads in sorted({1, _cores(device), round(used(device, 1)[0][0].count.value)}):
+    for threads in counts(device):
         seconds = project(spec, device, threads, engine, fit)
         if isinstance(seconds, Failed):
             return seconds, threads
         found.append((seconds, threads))
     return min(found, key=lambda pair: pair[0].value)
+
+
+def counts(device: Device) -> list[int]:
+    """Threads worth trying: one, those of the fastest cluster, all cores."""
+    return sorted({1, round(used(device, 1)[0][0].count.value), _cores(device)})
 
 
 def _cores(device: Device) -> int:

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from harness.cli import app
-from harness.cli.screen import AsJson, bars, fit, note, show_json, width
+from harness.cli.screen import AsJson, bars, devices_folder, fit, note, show_json, width
 from harness.cli.screen import device as load_device
 
 Candidates = Annotated[list[str], typer.Option("--candidate", help="May be repeated.")]
@@ -137,3 +137,33 @@ def require(
             f"{name:<28} bus alone {bus}; clocks alone {clock}; both {both}; "
             f"memory {size(needs.memory_bytes)}"
         )
+
+
+@app.command(epilog="Example: edgewise crossover --device rpi5 --size 500m --format int4")
+def crossover(
+    device: Annotated[
+        list[str] | None, typer.Option(help="All by default; may be repeated.")
+    ] = None,
+    size: Annotated[str, typer.Option(help="Of both sides; see `edgewise list sizes`.")] = "500m",
+    form: Annotated[
+        list[str] | None, typer.Option("--format", help="f32 to ternary by default.")
+    ] = None,
+    write: Annotated[Path | None, typer.Option(help="Folder for the table and page.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """From which context MCSD beats attention, and up to which active fraction `selective` beats
+    dense, on each device."""
+    from harness import crossover, store
+    from targets import profile
+
+    names = device or profile.names(devices_folder())
+    places = [load_device(name) for name in names]
+    found = crossover.crossovers(places, size, form or crossover.FORMATS, fit())
+    if as_json:
+        show_json(found)
+        return
+    print(crossover.markdown(found), end="")
+    if write is not None:
+        store.write_bytes(write / "crossover.csv", crossover.as_csv(found).encode())
+        store.write_bytes(write / "crossover.md", crossover.markdown(found).encode())
+        note(f"wrote {write}/crossover.csv, {write}/crossover.md")
