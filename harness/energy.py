@@ -10,39 +10,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness import watts
 from harness.errors import BadInput, NoMeter
 from harness.records import Evidence, Failed, Measured, Projected, Workload
 from harness.stats import median
-from targets.profile import Cluster, Device, used
+from targets.profile import Device
 
-MODEL = "power-1"
+MODEL = "power-2"
 DOUBT = math.log(1.45)  # of the power, as half of a 90 % interval; see tests/test_energy.py
-JOULES_PER_BIT = {  # from memory to the core, by the memory such machines have
-    # LPDDR4, device alone, measured: https://github.com/Dongyunkam/DRAM_info
-    "sbc": 13.5e-12,
-    "mcu": 50e-12,  # a judgement: PSRAM at 1.8 to 3.3 V over a few wires
-    # LPDDR5-6400 and LPDDR5X-8533 with controller, engineering estimates in open documents
-    "jetson": 9e-12,
-    "laptop": 9e-12,
-    "phone": 7.5e-12,
-    # DDR5-4800 with controller, an engineering estimate in open documents
-    "minipc": 14e-12,
-    "desktop": 14e-12,
-    "server": 14e-12,
-}
-# A judgement: wires are shorter within the chip. Horowitz, ISSCC 2014, has about this ratio.
-CACHE_SHARE = 0.2
-# An 8-bit multiply and add cost 0.23 pJ at 45 nm (Horowitz, ISSCC 2014), about a quarter of it
-# at 7 nm; a float32 one about 4.6 pJ and 1.2. Fetching the instruction is within the core's load.
-JOULES_PER_OPERATION = {"int8": 0.03e-12, "float32": 0.6e-12}
-# Energy of a cycle grows with the width of the core: the device trees of RK3588 and Tensor G1
-# (torvalds/linux, dynamic-power-coefficient) give 0.06 nJ for an A55, 0.27-0.41 for an A76 and
-# 0.73 for an X1, which have 8, 16 and 32 float32 operations per cycle.
-WIDTH_POWER = 1.5
 RAPL_HZ = 1000.0  # Intel SDM volume 3, 16.10: the counter moves about every millisecond
 
 
@@ -81,8 +60,8 @@ def modelled(
         (taken, low, high),
         device,
         threads,
-        traffic_joules=steps * traffic_joules(workload, device),
-        operations_joules=steps * operation_joules(workload),
+        traffic_joules=steps * watts.traffic_joules(workload, device),
+        operations_joules=steps * watts.operation_joules(workload),
     )
 
 
@@ -104,7 +83,7 @@ def of_run(
     idle, load = device.idle_watts.value, device.load_watts.value
     parts = {
         "idle": taken * idle,
-        "cores": taken * (load - idle) * active_share(device, threads),
+        "cores": taken * (load - idle) * watts.active_share(device, threads),
         "memory": traffic_joules,
         "operations": operations_joules,
     }
@@ -118,41 +97,6 @@ def of_run(
         model=MODEL,
         bound=max(parts, key=lambda k: parts[k]),
         flags=("power of the device is an estimate",) if any(estimated) else (),
-    )
-
-
-def active_share(device: Device, threads: int) -> float:
-    """The part of the power of all cores that so many busy ones draw, fastest first."""
-    busy = sum(n * _core_power(cluster) for cluster, n in used(device, threads))
-    return busy / core_power(device.clusters)
-
-
-def core_power(clusters: Iterable[Cluster]) -> float:
-    """Power of all cores when busy, in a unit of its own."""
-    return sum(cluster.count.value * _core_power(cluster) for cluster in clusters)
-
-
-def _core_power(cluster: Cluster) -> float:
-    return cluster.clock_hz.value * float(cluster.float32_per_cycle.value**WIDTH_POWER)
-
-
-def traffic_joules(workload: Workload, device: Device) -> float:
-    """Of moving the weights and the state of one step."""
-    return memory_joules(workload.weight_bytes + workload.state_bytes, device)
-
-
-def memory_joules(step_bytes: float, device: Device) -> float:
-    """Of moving the bytes of a step, from memory, or from the last cache if they stay there."""
-    last = max((f.value for level, f in device.caches.items() if level != "l1d"), default=0.0)
-    share = CACHE_SHARE if step_bytes <= last else 1.0
-    return 8 * step_bytes * JOULES_PER_BIT[device.category] * share
-
-
-def operation_joules(workload: Workload) -> float:
-    """Of the arithmetic of one step."""
-    return sum(
-        call.count * call.operations * JOULES_PER_OPERATION[call.arithmetic]
-        for call in workload.calls
     )
 
 

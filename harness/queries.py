@@ -14,13 +14,14 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import correct, energy, intervals, reported, roofline
+from harness import correct, intervals, reported, roofline
 from harness.doubts import doubts
 from harness.errors import BadInput
-from harness.records import Failed, Projected
+from harness.joules import of_setting
+from harness.records import Failed
 from harness.reported import Line
 from harness.roofline import Fit
-from harness.settings import Setting, points
+from harness.settings import points
 from targets.profile import Device, ProfileError
 
 NEEDED = ("device_id", "model")
@@ -29,7 +30,6 @@ ANSWERS = (
     "joules_per_token", "joules_low", "joules_high", "note",
 )  # fmt: skip
 BOUNDS = ("memory", "compute", "overhead")
-FLOATS = ("f32", "f16")  # families of formats that are multiplied as floats
 Rows = Sequence[Mapping[str, str]]
 
 
@@ -132,7 +132,7 @@ def _answer(line: Line, seconds: float, bound: str, fit: Fit) -> dict[str, str]:
         )
     rate = line.tokens / seconds
     spread = math.exp(half)
-    joules = _joules(setting, seconds, half)
+    joules = of_setting(setting, (seconds, seconds / spread, seconds * spread))
     answer = {
         "tokens_per_s": f"{rate:.5g}",
         "low": f"{rate / spread:.5g}",
@@ -152,26 +152,6 @@ def _answer(line: Line, seconds: float, bound: str, fit: Fit) -> dict[str, str]:
             answer[key] = f"{value / line.tokens:.4g}"
         notes += joules.flags
     return {**answer, "note": "; ".join(dict.fromkeys(notes))}
-
-
-def _joules(setting: Setting, seconds: float, half: float) -> Projected | Failed:
-    work, device = setting.work, setting.device
-    passes = max(1, math.ceil(work.tokens / roofline.PASS)) if work.phase == "prefill" else 1
-    operations = sum(
-        2
-        * count
-        * energy.JOULES_PER_OPERATION[
-            "float32" if roofline.family("format", name) in FLOATS else "int8"
-        ]
-        for name, count in work.weights.items()
-    )
-    return energy.of_run(
-        (seconds, seconds * math.exp(-half), seconds * math.exp(half)),
-        device,
-        min(setting.threads, device.cores),
-        traffic_joules=passes * energy.memory_joules(work.streamed_bytes, device),
-        operations_joules=operations + 2 * work.others * energy.JOULES_PER_OPERATION["float32"],
-    )
 
 
 def _refused(reason: str) -> dict[str, str]:

@@ -13,8 +13,9 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import scores
+from harness import joules, scores
 from harness.errors import BadInput
+from harness.joules import Compared
 from harness.observations import Observation
 from harness.roofline import Fit
 from harness.scores import Left, Score
@@ -39,6 +40,7 @@ class Truth:
 
     left: Mapping[str, Sequence[Left]]  # "SoC", "engine", "model"
     fit: Fit
+    power: Sequence[Compared] = ()  # published watts and joules beside the energy model's
 
 
 def rows(truth: Truth) -> list[dict[str, str]]:
@@ -107,6 +109,16 @@ def markdown(truth: Truth, command: str) -> str:
             f"of {decided.rows} rows.",
             f"- **Which of two devices is faster** (same model and format, 20 % or more apart): "
             f"right in {decided.ordered:.1%} of {decided.pairs} pairs.",
+            "",
+            "## Power and energy",
+            "",
+            *joules.lines(truth.power),
+            "",
+            "Error and bias: modelled over published. So few figures, all of boards or mini PCs, "
+            "show that the model is not far off at their wall; they say nothing of phones and "
+            "laptops, whose power is an estimate, flagged as one. Figures at the wall are mostly "
+            "peaks during a chat; a processor counts but itself; rails in a vendor's software are "
+            "no power of a machine and are left out.",
             "",
             "## The twenty worst rows, and what probably explains them",
             "",

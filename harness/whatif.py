@@ -13,7 +13,7 @@ from functools import partial
 from operator import mul
 from typing import Any
 
-from harness import energy
+from harness import energy, watts
 from harness.errors import BadInput
 from harness.project import project
 from harness.records import Failed, Projected, Workload
@@ -217,6 +217,6 @@ def _load(device: Device, clusters: Sequence[Cluster]) -> Fact | None:
     """Load power that grows with the cores as the energy model weighs them."""
     if device.load_watts is None or device.idle_watts is None:
         return device.load_watts
-    grown = energy.core_power(clusters) / energy.core_power(device.clusters)
+    grown = watts.core_power(clusters) / watts.core_power(device.clusters)
     idle, load = device.idle_watts.value, device.load_watts.value
     return Fact(idle + (load - idle) * grown, "estimated", SOURCE)

@@ -14,6 +14,10 @@ Category: TypeAlias = Literal[
     "mcu", "sbc", "phone", "jetson", "laptop", "minipc", "desktop", "server"
 ]
 
+Dram: TypeAlias = Literal[
+    "lpddr2", "lpddr4", "lpddr4x", "lpddr5", "lpddr5x", "ddr4", "ddr5", "psram"
+]
+
 
 class ProfileError(ValueError):
     """A device profile cannot be used; the message names file, key, finding and remedy."""
@@ -42,6 +46,7 @@ class Cluster:
     clock_hz: Fact  # under load of all cores of the cluster
     float32_per_cycle: Fact  # peak of one core [op/cycle]
     int8_per_cycle: Fact  # peak of one core, vector dot products, no matrix unit [op/cycle]
+    cycle_joules: Fact | None = None  # of a busy cycle of one core; comparable within a device
     boost_hz: Fact | None = None  # while one core of the cluster is busy and no other
 
 
@@ -52,6 +57,8 @@ class Device:
     read_bandwidth: what so many threads read from memory together [B/s], fastest cores first
     caches: "l1d" of one core; "l2", "l3", "system": total over the chip [B]
     memory_bytes: what one program may use of the memory
+    dram: kind of memory, "lpddr5", or "" where it is not known
+    sustained_share: of the speed of the first minute, what is left after minutes of full load
     recognise: shell patterns, one of which fits such a machine's board, SoC or CPU model
     """
 
@@ -68,6 +75,8 @@ class Device:
     idle_watts: Fact | None = None  # of the whole machine, at the wall where measured
     load_watts: Fact | None = None  # the same with every core busy
     price_dollars: Fact | None = None
+    sustained_share: Fact | None = None
+    dram: Dram | Literal[""] = ""
     recognise: tuple[str, ...] = ()
 
     @property

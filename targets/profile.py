@@ -15,13 +15,14 @@ from functools import cache
 from pathlib import Path
 from typing import cast, get_args
 
-from targets.facts import Category, Cluster, Device, Fact, Kind, ProfileError
+from targets.facts import Category, Cluster, Device, Dram, Fact, Kind, ProfileError
 from targets.use import clock, used
 
 __all__ = [
     "Category",
     "Cluster",
     "Device",
+    "Dram",
     "Fact",
     "Kind",
     "ProfileError",
@@ -71,6 +72,8 @@ def limits(name: str) -> tuple[float, float]:
 def text(device: Device) -> str:
     """The device as the TOML that `load` reads back to an equal Device."""
     lines = [f"{key} = {json.dumps(getattr(device, key))}" for key in _TEXTS]
+    if device.dram:
+        lines.append(f"dram = {json.dumps(device.dram)}")
     if device.recognise:
         lines.append(f"recognise = {json.dumps(list(device.recognise))}")
     facts = ((f.name, getattr(device, f.name)) for f in fields(device) if f.name in _LIMITS)
@@ -97,18 +100,23 @@ _LIMITS: dict[str, tuple[float, float]] = {
     "idle_watts": (1e-3, 5e3),
     "load_watts": (1e-3, 5e3),
     "price_dollars": (0.1, 1e6),
+    "sustained_share": (0.01, 1),
 }
 _CLUSTER_LIMITS: dict[str, tuple[float, float]] = {
     "count": (1, 512),
     "clock_hz": (1e7, 1e10),
     "float32_per_cycle": (0.01, 512),
     "int8_per_cycle": (0.01, 4096),
+    "cycle_joules": (1e-13, 1e-6),
     "boost_hz": (1e7, 1e10),
 }
-_CLUSTER_OPTIONAL = {"boost_hz"}
+_CLUSTER_OPTIONAL = {"cycle_joules", "boost_hz"}
 _CACHES = ("l1d", "l2", "l3", "system")
 _WHOLE = ("year", "count", "memory_bytes")
-_OPTIONAL = ("idle_watts", "load_watts", "price_dollars", "read_bandwidth", "caches", "recognise")
+_OPTIONAL = (
+    "idle_watts", "load_watts", "price_dollars", "sustained_share", "dram", "read_bandwidth",
+    "caches", "recognise",
+)  # fmt: skip
 
 
 def _files(folder: Path | None) -> dict[str, Path]:
@@ -139,6 +147,8 @@ def _read(path: Path, _changed: int) -> Device:
     phrases = raw.get("recognise", [])
     listed = isinstance(phrases, list) and all(isinstance(p, str) and len(p) > 3 for p in phrases)
     _need(listed, path, "recognise", phrases, 'a list as in ["Raspberry Pi 5*"]')
+    dram = raw.get("dram", "")
+    _need(dram in ("", *get_args(Dram)), path, "dram", dram, " or ".join(get_args(Dram)))
     facts = {
         key: _fact(raw[key], key, path, limits) for key, limits in _LIMITS.items() if key in raw
     }
@@ -156,6 +166,8 @@ def _read(path: Path, _changed: int) -> Device:
         idle_watts=facts.get("idle_watts"),
         load_watts=facts.get("load_watts"),
         price_dollars=facts.get("price_dollars"),
+        sustained_share=facts.get("sustained_share"),
+        dram=cast(Dram, dram),
         recognise=tuple(cast(list[str], phrases)),
     )
     _hangs_together(device, path)

@@ -146,7 +146,7 @@ def test_a_folder_that_is_none_is_refused(tmp_path):
         ('["neon", "fp16", "dotprod"]', '"neon"', r"clusters\[0\].isa is 'neon'"),
         ("[[clusters]]", "[[cluster]]", "clusters is missing"),
         ("l1d =", "l9 =", "caches.l9"),
-        ("load_watts = { value = 9.7", "load_watts = { value = 0.7", "load_watts is 0.7"),
+        ("load_watts = { value = 11.6", "load_watts = { value = 0.7", "load_watts is 0.7"),
         ("[read_bandwidth]\n1 =", "[read_bandwidth]\nall =", "read_bandwidth.all"),
     ],
 )

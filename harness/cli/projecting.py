@@ -25,12 +25,13 @@ def truth(
 ) -> None:
     """How wrong projections are: every published row by a fit that has not seen its SoC, its
     engine or its model."""
-    from harness import calibrate, observations, store
+    from harness import calibrate, joules, observations, store
     from harness import truth as tables
     from harness.plot import truth_figure
     from targets import profile
 
-    known = observations.published({d.name: d for d in profile.load_all()})
+    devices = {d.name: d for d in profile.load_all()}
+    known = observations.published(devices)
     left = {}
     with bars() as progress:
         for unseen, group in tables.UNSEEN.items():
@@ -40,9 +41,13 @@ def truth(
                 progress.update(task, advance=1, description=f"without {unseen} {name}")  # type: ignore[arg-type]
 
             left[unseen] = calibrate.leave_out(known, group, progress=watch)
-    found = tables.Truth(left=left, fit=calibrate.calibrate(known, left["SoC"]))
+    found = tables.Truth(
+        left=left,
+        fit=calibrate.calibrate(known, left["SoC"]),
+        power=joules.compare(left["SoC"], devices),
+    )
     command = "nox -s projection"
-    print("\n".join(tables.table(found)))
+    print("\n".join([*tables.table(found), "", *joules.lines(found.power)]))
     if write is not None:
         store.write_bytes(write / "truth.csv", tables.as_csv(found).encode())
         store.write_bytes(write / "README.md", tables.markdown(found, command).encode())
