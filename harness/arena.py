@@ -8,6 +8,9 @@ then where each tensor ends: its place + parts * the distance from one of its pa
 
 from __future__ import annotations
 
+# tokens of one call in a prefill: enough to reuse each weight, few enough for caches
+AT_ONCE = 96
+
 # ---- sizes
 WIDTH, HIDDEN, HEADS, KV_HEADS, HEAD_WIDTH, CHANNELS, GROUP, RANK, CHOSEN = range(9)
 ROOM, CHUNK, VOCABULARY = 9, 10, 11  # tokens the cache can hold; most tokens of one call

@@ -18,10 +18,11 @@ from pathlib import Path
 import numpy as np
 
 from harness import intervals, reported, roofline
+from harness.arrays import Floats
 from harness.doubts import doubts
 from harness.errors import BadInput
 from harness.records import Miss
-from harness.roofline import Fit, Floats
+from harness.roofline import Fit
 from harness.settings import Setting, Work, points
 from targets import profile
 from targets.profile import Device

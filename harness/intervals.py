@@ -17,7 +17,7 @@ from typing import TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.roofline import Floats
+from harness.arrays import Floats
 
 COVERAGE = 0.9
 RIDGE = 0.3  # of what a doubt adds, in SoCs: few of them cannot widen an interval by much

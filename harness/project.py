@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 
-from harness import correct, intervals, roofline
+from harness import correct, intervals, ours, roofline
+from harness.arena import AT_ONCE
 from harness.doubts import TELLING, doubts
 from harness.errors import BadInput
 from harness.records import Failed, Projected, Workload
@@ -80,12 +81,13 @@ def work_of(workload: Workload) -> Work:
     if workload.phase == "train":
         return Work(
             phase="prefill",
-            tokens=min(workload.tokens, roofline.PASS),  # one pass: its bytes are counted whole
+            tokens=min(workload.tokens, AT_ONCE),  # one pass: its bytes are counted whole
             layers=PASSES * workload.layers,
             weights=weights,
             others=others,
             streamed_bytes=streamed,
             resident_bytes=workload.resident_bytes,
+            counts=ours.counts(workload),
         )
     return Work(
         phase=workload.phase,
@@ -95,6 +97,7 @@ def work_of(workload: Workload) -> Work:
         others=others,
         streamed_bytes=streamed,
         resident_bytes=streamed,
+        counts=ours.counts(workload),
     )
 
 

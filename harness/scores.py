@@ -13,10 +13,11 @@ from itertools import combinations
 import numpy as np
 
 from harness import correct, intervals, roofline
+from harness.arrays import Floats
 from harness.doubts import doubts
 from harness.intervals import COVERAGE, Error
 from harness.observations import Observation
-from harness.roofline import Fit, Floats
+from harness.roofline import Fit
 
 PHASES = ("decode", "prefill")
 READABLE = 10.0  # tokens per second: about as fast as people read

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import numpy as np
 
-from harness import roofline
-from harness.roofline import Fit, Floats, Ints, Loads, Machines, Points
+from harness import ours, roofline
+from harness.arrays import Floats, Ints, Loads, Machines, Points
+from harness.roofline import Fit
+from harness.supply import columns
 from targets.profile import Cluster, Device, clock, used
 
 SHARE = {  # by category: which machines reach what part of their bus; others go by their cores
@@ -18,12 +20,11 @@ SHARE = {  # by category: which machines reach what part of their bus; others go
     "sbc": "arm_board",
     "jetson": "arm_board",
 }
-PEAK_SHARE = 0.8  # of the int8 or float32 peak: the best our matrix products reach, on one Zen 4
 AVX2_ONLY = ("lm_studio", "tmac", "bitnet", "rwkv")  # whose x86 code stops there
 LOOKUPS = ("tmac",)  # look products up with instructions that every NEON has
+OURS = "numba"  # the engine that ours.py models
 CORES_OF_A_PORT = 6  # at most, in an Apple cluster
-INT8 = ("int8", "int4", "ternary")  # our formats that are multiplied as bytes
-_OTHERWISE = {"format": "q4", "numba_format": "f32"}  # a format of no family
+OTHERWISE = "q4"  # the family of a format of no family
 KERNELS = {  # how an engine multiplies matrices in a prefill, unless a row says otherwise
     "llama_cpp": "repacked",
     "ik_llama": "tiled",
@@ -46,6 +47,7 @@ class Work:
     others: float  # multiply-adds without: attention, norms
     streamed_bytes: float  # weights and state read in a step
     resident_bytes: float
+    counts: Mapping[str, float] = field(default_factory=dict)  # of our engine; see ours.counts
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,7 +102,9 @@ def isa(device: Device, threads: int, engine: str = "numba") -> str:
 def pairs(setting: Setting) -> tuple[str, ...]:
     """Constants that this point shares with others of the same two families."""
     engine = roofline.family("engine", setting.engine) or "other"
-    kind = _Kind(engine, _main(setting.work, engine), setting.work.phase == "prefill", "")
+    if engine == OURS:
+        return ()
+    kind = _Kind(engine, _main(setting.work), setting.work.phase == "prefill", "")
     return _pairs(kind, isa(setting.device, setting.threads, engine))
 
 
@@ -121,6 +125,7 @@ class _Machine:
     fabric: float
     read_one: float
     read_all: float
+    near: float
     cache: float
     int8_peak: float
     float_peak: float
@@ -128,7 +133,7 @@ class _Machine:
 
 
 def _machine(device: Device, threads: int, fit: Fit) -> _Machine:
-    families = [fit.names[i].partition(".")[2] for i in roofline.columns(fit.names, "core_speed")]
+    families = [fit.names[i].partition(".")[2] for i in columns(fit.names, "core_speed")]
     count, hertz = np.zeros(len(families)), np.zeros(len(families))
     slowest = np.full(len(families), np.inf)
     taken = used(device, threads)
@@ -148,6 +153,7 @@ def _machine(device: Device, threads: int, fit: Fit) -> _Machine:
         fabric=_ports(device, threads),
         read_one=_read(device, 1),
         read_all=_read(device, threads),
+        near=device.caches["l2"].value * threads / device.cores if "l2" in device.caches else 0.0,
         cache=max((f.value for level, f in device.caches.items() if level != "l1d"), default=0.0),
         int8_peak=sum(n * clock(c, n) * c.int8_per_cycle.value for c, n in taken),
         float_peak=sum(n * clock(c, n) * c.float32_per_cycle.value for c, n in taken),
@@ -229,8 +235,6 @@ class _Load:
     """A work on an engine: one entry of the arrays in Points."""
 
     weights: Floats
-    int8_work: float
-    float_work: float
     others: float
     other_cycles: int
     streamed: float
@@ -238,44 +242,34 @@ class _Load:
     prompt: float
     layers: float
     ours: bool
+    counts: Floats
     kind: _Kind
 
 
 def _load(work: Work, engine: str, kernel: str, fit: Fit) -> _Load:
     engine = roofline.family("engine", engine) or "other"
-    ours = engine == "numba"
-    about = "numba_format" if ours else "format"
-    names = [fit.names[i] for i in roofline.formats(fit.names)]
+    names = [fit.names[i] for i in columns(fit.names, "format")]
     weights = np.zeros(len(names))
-    # Other engines may look products up instead of multiplying, or use matrix units.
-    limited = {"int8": 0.0, "float": 0.0}
     for name, count in work.weights.items():
-        form = roofline.family(about, name) or _OTHERWISE[about]
-        weights[names.index(f"{about}.{form}")] += count
-        limited["int8" if form in INT8 else "float"] += count if ours else 0.0
-    prefill = work.phase == "prefill"
+        weights[names.index(f"format.{roofline.family('format', name) or OTHERWISE}")] += count
     return _Load(
         weights=weights,
-        int8_work=limited["int8"],
-        float_work=limited["float"],
         others=work.others,
-        other_cycles=fit.index(
-            f"other.{'numba_' if ours else ''}attention_{'prefill' if prefill else 'decode'}"
-        ),
+        other_cycles=fit.index(f"other.attention_{work.phase}"),
         streamed=work.streamed_bytes,
         resident=work.resident_bytes,
-        prompt=work.tokens if prefill else 0,
+        prompt=work.tokens if work.phase == "prefill" else 0,
         layers=work.layers,
-        ours=ours,
-        kind=_Kind(engine, _main(work, engine), prefill, kernel),
+        ours=engine == OURS,
+        counts=np.array([work.counts.get(name, 0.0) for name in ours.COUNTS]),
+        kind=_Kind(engine, _main(work), work.phase == "prefill", kernel),
     )
 
 
-def _main(work: Work, engine: str) -> str:
+def _main(work: Work) -> str:
     """The family of the format that most of the work is in."""
-    about = "numba_format" if engine == "numba" else "format"
     name = max(work.weights, key=lambda form: work.weights[form])
-    return roofline.family(about, name) or _OTHERWISE[about]
+    return roofline.family("format", name) or OTHERWISE
 
 
 def _factors(kind: _Kind, flags: frozenset[str], fit: Fit) -> list[int]:
@@ -287,8 +281,6 @@ def _factors(kind: _Kind, flags: frozenset[str], fit: Fit) -> list[int]:
     if not kind.prefill:
         repacked = kind.kernel == "repacked" and kind.engine in ("llama_2024", "llama_cpp")
         return [*found, fit.index("other.decode_repacked") if repacked else one, one]
-    if kind.engine == "numba":
-        return [*found, fit.index(f"numba_prefill.{kind.form}"), one]
     kernel = kind.kernel or KERNELS.get(kind.engine, "vector")
     matrix = kernel in ("repacked", "mnn", "xnnpack") and "i8mm" in flags
     return [*found, fit.index(f"prefill.{kernel}"), fit.index("prefill.i8mm") if matrix else one]
@@ -332,14 +324,13 @@ def _assemble(
             fabric=machine("fabric"),
             read_one=machine("read_one"),
             read_all=machine("read_all"),
+            near=machine("near"),
             cache=machine("cache"),
-            int8_peak=PEAK_SHARE * machine("int8_peak"),
-            float_peak=PEAK_SHARE * machine("float_peak"),
+            int8_peak=machine("int8_peak"),
+            float_peak=machine("float_peak"),
         ),
         loads=Loads(
             weights=load("weights"),
-            int8_work=load("int8_work"),
-            float_work=load("float_work"),
             others=load("others"),
             other_cycles=np.array([x.other_cycles for x in loads], np.int64),
             streamed=load("streamed"),
@@ -347,6 +338,7 @@ def _assemble(
             prompt=load("prompt"),
             layers=load("layers"),
             ours=np.array([x.ours for x in loads], bool),
+            counts=np.array([x.counts for x in loads]),
         ),
         which=which,
         what=what,

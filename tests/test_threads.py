@@ -72,6 +72,7 @@ def python(code, *arguments, send=None, after=0.0, **options):
 
 OPEN = """
 import os, sys, time
+from harness import arena
 from harness.engines.numba import session
 from harness.errors import HarnessError
 from tests.test_threads import LONG, checkpoint, logits, text
@@ -278,7 +279,7 @@ ready()
 try:
     session.feed(s, text(LONG))
 except KeyboardInterrupt:
-    print("interrupted", s.depth % session.CHUNK)
+    print("interrupted", s.depth % arena.AT_ONCE)
 try:
     session.step(s, 1)
 except HarnessError as error:

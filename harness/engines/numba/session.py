@@ -15,7 +15,6 @@ from harness.engines.numba import arenas, crew, plan
 from harness.errors import BadInput
 from harness.records import Array, Checkpoint, Shape
 
-CHUNK = 96  # tokens of one call in a prefill: enough to reuse each weight, few enough for caches
 STOOD = 256  # tokens read to stand at a depth
 
 
@@ -53,7 +52,7 @@ def open_session(
     *,
     room: int,
     threads: int = 1,
-    chunk: int = CHUNK,
+    chunk: int = arena.AT_ONCE,
     cores: Sequence[int] = (),
 ) -> Session:
     """Lay out, plan, compile. Raises BadCheckpoint, BadInput."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from harness import candidates
+from harness import arena, candidates
 from harness.engines.numba import arenas
 from harness.engines.numba import session as engine
 from harness.make import make
@@ -49,7 +49,7 @@ def cells(setup: Setup) -> Iterator[Cell]:
     room = max(depths(setup)) + STEPS
     for threads in setup.threads:
         setup.say(f"reading {max(depths(setup))} tokens, {threads} threads")
-        short = arenas.build(checkpoint, STEPS, engine.CHUNK, threads).resident_bytes
+        short = arenas.build(checkpoint, STEPS, arena.AT_ONCE, threads).resident_bytes
         cores = setup.cpus[:threads]
         with engine.open_session(checkpoint, room=room, threads=threads, cores=cores) as session:
             long = session.arenas.resident_bytes

@@ -14,8 +14,8 @@ import numpy as np
 from numba import njit
 
 from harness import limits, plugins
+from harness.arena import AT_ONCE
 from harness.engines.numba.places import aligned
-from harness.engines.numba.session import CHUNK
 from harness.errors import Mismatch
 from harness.peers.frame import Cell, Group, Setup
 from harness.peers.rounds import rounds, share
@@ -60,7 +60,7 @@ def cells(setup: Setup) -> Iterator[Cell]:
                     limit_amount=tasks[peak].amount * passes[peak],
                     bar=_bar(form),
                     unit="op/s",
-                    note=f"{CHUNK} vectors; of the {peak} in the same rounds",
+                    note=f"{AT_ONCE} vectors; of the {peak} in the same rounds",
                     headline=form in ("int8", "int4"),
                 )
 
@@ -81,11 +81,11 @@ def _task(setup: Setup, form: str, rows: int, columns: int, threads: int) -> lim
     weights = rng.standard_normal((rows, columns)).astype(np.float32)
     stream = _aligned(spec.layout(spec.pack(weights), (rows, columns)))
     stride = kernel.activation_bytes(columns)
-    x = rng.standard_normal((CHUNK, columns)).astype(np.float32)
-    activations = aligned(CHUNK * stride)
-    for t in range(CHUNK):
+    x = rng.standard_normal((AT_ONCE, columns)).astype(np.float32)
+    activations = aligned(AT_ONCE * stride)
+    for t in range(AT_ONCE):
         kernel.prepare(x.reshape(-1), t * columns, columns, activations, t * stride)
-    out = np.zeros(CHUNK * rows, np.float32)
+    out = np.zeros(AT_ONCE * rows, np.float32)
     works = []
     for thread in range(threads):
         first, last = part_of(rows // LANES, thread, threads)
@@ -96,8 +96,8 @@ def _task(setup: Setup, form: str, rows: int, columns: int, threads: int) -> lim
         )
     for work in works:
         work(1)
-    _agree(spec, x, weights, out.reshape(CHUNK, rows))
-    return limits.Task(form, setup.cpus[:threads], tuple(works), 2.0 * CHUNK * rows * columns)
+    _agree(spec, x, weights, out.reshape(AT_ONCE, rows))
+    return limits.Task(form, setup.cpus[:threads], tuple(works), 2.0 * AT_ONCE * rows * columns)
 
 
 def _aligned(values: Array) -> Array:
@@ -117,7 +117,9 @@ def _laps(kernel: str) -> Callable[..., None]:
         out: Array, passes: int,
     ) -> None:  # fmt: skip
         for _ in range(passes):
-            multiply(weights, 0, activations, 0, stride, CHUNK, k, m, first, last, out, 0, m, False)
+            multiply(
+                weights, 0, activations, 0, stride, AT_ONCE, k, m, first, last, out, 0, m, False
+            )
 
     found: Callable[..., None] = laps
     return found

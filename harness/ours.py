@@ -1,0 +1,103 @@
+"""Our engine, counted call by call -> seconds of a step.
+
+    step = (memory^p + products^p)^(1/p) + attention, scans, elements + calls x (dispatch + barrier)
+    memory   = streamed bytes, from the second level, the last one, or memory, by what stays there
+    products = multiply-adds over the peak of the cores, rows, outputs and inputs of each product,
+               and the cycles that unpack weights of fewer bits
+
+Each count has a constant `ours.NAME`: how many times the machine's peak time a multiply-add or an
+operation takes, or cycles of a core of speed 1. Peaks are facts of devices, so that the constants
+of one machine serve another.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Mapping
+
+import numpy as np
+
+from harness.arena import AT_ONCE
+from harness.arrays import Floats, Points, Seconds
+from harness.records import Workload
+from harness.supply import bandwidth, cached, pace
+
+UNPACKED = ("f16", "int4", "ternary", "sparse")  # formats that need more than a load
+CYCLES = ("row", "output", "input", *UNPACKED)  # beside the products
+INT8 = ("int8_decode", "int8_prefill")  # operations of products
+FLOAT = ("float_decode", "float_prefill")
+BESIDE = ("attention_decode", "attention_prefill", "scan")  # operations, float32
+COUNTS = ("call", "element", *CYCLES, *INT8, *FLOAT, *BESIDE)
+
+
+def counts(workload: Workload) -> Mapping[str, float]:
+    """What a step does, by the names in COUNTS."""
+    found: defaultdict[str, float] = defaultdict(float)
+    for call in workload.calls:
+        tokens = call.sizes.get("n", 1)
+        phase = "prefill" if tokens > 1 else "decode"
+        passes = 1 if workload.phase == "train" else math.ceil(tokens / AT_ONCE)
+        found["call"] += call.count * passes
+        if call.weight:
+            weights = call.count * call.operations / 2 / tokens
+            found["row"] += call.count * call.sizes["m"] * passes
+            found[f"{'int8' if call.arithmetic == 'int8' else 'float'}_{phase}"] += (
+                call.count * call.operations
+            )
+            if phase == "prefill":
+                found["output"] += call.count * call.sizes["m"] * tokens
+                found["input"] += call.count * call.sizes["k"] * tokens
+            for form in UNPACKED:
+                if call.format.startswith(form):
+                    found[form] += weights * passes
+        else:
+            found[_beside(call.kernel, phase)] += call.count * call.operations
+    return dict(found)
+
+
+def _beside(kernel: str, phase: str) -> str:
+    if kernel.startswith("attention"):
+        return f"attention_{phase}"
+    return "scan" if kernel.startswith("mcsd") else "element"
+
+
+def seconds(points: Points, names: tuple[str, ...], values: Floats) -> Seconds:
+    """Of every point, which must be of our engine; see roofline.seconds."""
+    machines, loads = points.machines, points.loads
+    which, what = points.which, points.what
+
+    def constant(name: str) -> Floats:
+        one: Floats = values[..., names.index(f"ours.{name}"), None]
+        return one
+
+    def taken(part: tuple[str, ...]) -> Floats:
+        """Of each point, in cycles or operations."""
+        each = values[..., [names.index(f"ours.{name}") for name in part]]
+        total: Floats = each @ loads.counts[:, [COUNTS.index(name) for name in part]].T
+        return total[..., what]
+
+    # of each machine
+    speeds, rates = pace(machines, names, values)
+    shared = (rates / speeds)[..., which]  # of a peak, that work in even parts leaves
+    floats = machines.float_peak[which] * shared
+    wait = constant("call") + constant("barrier") * (machines.threads > 1)
+    dispatch = (wait * machines.cores.sum(axis=1) / speeds)[..., which]
+    per_byte = (constant("memory") / bandwidth(machines, names, values))[..., which]
+    for size, name in ((machines.cache, "last_level"), (machines.near, "second_level")):
+        nearer = (1 / (constant(name) * speeds))[..., which]
+        per_byte = per_byte + cached(loads.resident[what], size[which]) * (nearer - per_byte)
+    # of each point
+    passes = np.maximum(1, np.ceil(loads.prompt / AT_ONCE))
+    memory = (loads.streamed * passes)[what] * per_byte
+    products = taken(CYCLES) / rates[..., which] + taken(FLOAT) / floats
+    products += taken(INT8) / (machines.int8_peak[which] * shared)
+    beside = taken(BESIDE) / floats + taken(("element",)) / rates[..., which]
+    overhead = loads.counts[what, COUNTS.index("call")] * dispatch
+    join = constant("join")
+    return Seconds(
+        memory=memory,
+        compute=products + beside,
+        overhead=overhead,
+        total=(memory**join + products**join) ** (1 / join) + beside + overhead,
+    )
