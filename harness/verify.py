@@ -16,6 +16,7 @@ from kernels import spec
 from kernels.spec import Kernel, Sizes
 
 DEPTH_FACTOR = 5.0  # a stack hands the error of one product on, through every layer
+CACHED_RTOL = {"f32": 0.0, "f16": 2.0**-11, "int8": 2e-2}  # of keys and values in a cache
 TOKENS = 96  # of held-out text that a candidate is checked on
 LARGE = 400_000_000  # parameters that PyTorch holds in float32 beside the engine
 
@@ -58,7 +59,8 @@ def agree(checkpoint: Checkpoint) -> float:
     """Largest distance of the engine's logits from PyTorch's, of their largest value.
 
     On held-out text, after each token; PyTorch multiplies by the unpacked weights in float32, so a
-    format that rounds activations is allowed its `rtol`. Of a large model, its first layers.
+    format that rounds activations is allowed its `rtol`, and attention the rounding of its cache.
+    Of a large model, its first layers.
     Raises Mismatch.
     """
     import torch  # noqa: PLC0415
@@ -74,6 +76,8 @@ def agree(checkpoint: Checkpoint) -> float:
         found = engine.feed(session, text, every=True)
     forms = {"f32", *checkpoint.formats.values()}
     rtol = max(plugins.pick(plugins.formats(), form, "format").rtol for form in forms)
+    if any(plugins.mixers()[name].folder == "attention" for name in checkpoint.shape.mixers):
+        rtol = max(rtol, CACHED_RTOL[checkpoint.shape.cache])
     error = float(np.abs(found - right).max() / np.abs(right).max())
     allowed = DEPTH_FACTOR * rtol
     if not error <= allowed:

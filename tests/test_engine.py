@@ -17,7 +17,7 @@ import pytest
 import torch
 
 from harness import checkpoint as checkpoints
-from harness import plugins
+from harness import plugins, verify
 from harness.candidates import tensors
 from harness.engines.numba import arenas, plan, random, session
 from harness.errors import BadCheckpoint, BadInput, UnknownName
@@ -274,6 +274,13 @@ def test_a_smaller_cache_costs_no_more_than_its_rounding(cache, rtol):
     tokens = text(150)
     found = prefill(replace(plain, shape=replace(shape, cache=cache)), tokens)
     assert_close(found, model_logits(plain, tokens), rtol)
+
+
+@pytest.mark.parametrize("form", ["f32", "sparse50"])
+def test_a_candidate_is_not_refused_for_what_its_cache_rounds(form):
+    exact = models.checkpoint(models.shape(("attention", "attention")), form)
+    rounded = models.checkpoint(models.shape(("attention", "attention"), cache="f16"), form)
+    assert verify.agree(exact) < 1e-6 < verify.agree(rounded)
 
 
 @pytest.mark.parametrize(("cache", "rtol"), [("f32", 1e-4), ("f16", 2e-3), ("int8", 4e-2)])
