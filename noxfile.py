@@ -128,7 +128,10 @@ def peers(session: nox.Session) -> None:
 def projection(session: nox.Session) -> None:
     """How wrong projections are on SoCs, engines and models left out: the table of truth."""
     prepare(session)
-    run(session, "harness", "truth", "--write", "results/projection", *session.posargs)
+    run(
+        session, "harness", "--devices", "results/vm/device", "truth", "--results", "results",
+        "--write", "results/projection", "--readme", "README.md", *session.posargs,
+    )  # fmt: skip
 
 
 @nox.session(venv_backend="none")

@@ -13,7 +13,7 @@ from harness.arrays import Floats
 from harness.errors import BadInput
 from harness.observations import Observation
 from harness.roofline import Fit
-from harness.scores import Left, brief, errors, left_of, scores
+from harness.scores import Left, errors, left_of
 from harness.settings import Setting, isa, pairs, points
 
 MODEL = "roofline-2"
@@ -27,7 +27,7 @@ ROBUST = 1.5  # residuals beyond so many of it count linearly
 def calibrate(observations: Sequence[Observation], left: Sequence[Left] | None = None) -> Fit:
     """The constants that explain these observations, with the intervals of `left`.
 
-    left: leave-one-out results of the published ones; None computes them (about a minute).
+    left: leave-one-out results of the published ones; None computes them (some seconds)
     Raises BadInput when no observation is trusted.
     """
     fitted = fit(observations)
@@ -41,7 +41,6 @@ def calibrate(observations: Sequence[Observation], left: Sequence[Left] | None =
             **fitted.provenance,
             "interval": "90 %, conformal over SoCs left out, scaled by what is doubtful",
             "variances": correct.fit_variances([(x.observation.setting, x.residual) for x in left]),
-            "errors": [brief(s) for s in scores(left)],
         },
     )
 

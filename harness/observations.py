@@ -77,17 +77,19 @@ def own(
         if row.phase == "train":
             continue
         steps = row.tokens if row.phase == "decode" else 1
+        work = work_of(workload(row))
         found.append(
             Observation(
-                setting=Setting(
-                    work=work_of(workload(row)), device=device, threads=row.threads, engine="numba"
-                ),
+                setting=Setting(work=work, device=device, threads=row.threads, engine="numba"),
                 seconds=stats.median(row.seconds.samples) / steps,
                 phase=row.phase,
                 group=SAME.get(device.soc, device.soc),
                 source=f"{row.candidate} {row.workload}",
                 row=-1,
                 distrusted="too few samples" if row.quick else "",
+                engine="numba",
+                model=row.candidate.partition(":")[2].partition("@")[0],
+                form=max(work.weights, key=lambda form: work.weights[form]),
             )
         )
     return tuple(found)

@@ -71,9 +71,9 @@ def seconds(points: Points, names: tuple[str, ...], values: Floats) -> Seconds:
         one: Floats = values[..., names.index(f"ours.{name}"), None]
         return one
 
-    def taken(part: tuple[str, ...]) -> Floats:
-        """Of each point, in cycles or operations."""
-        each = values[..., [names.index(f"ours.{name}") for name in part]]
+    def taken(part: tuple[str, ...], least: float = 0.0) -> Floats:
+        """Of each point, in cycles or operations; least: of every constant."""
+        each = np.maximum(values[..., [names.index(f"ours.{name}") for name in part]], least)
         total: Floats = each @ loads.counts[:, [COUNTS.index(name) for name in part]].T
         return total[..., what]
 
@@ -90,9 +90,10 @@ def seconds(points: Points, names: tuple[str, ...], values: Floats) -> Seconds:
     # of each point
     passes = np.maximum(1, np.ceil(loads.prompt / AT_ONCE))
     memory = (loads.streamed * passes)[what] * per_byte
-    products = taken(CYCLES) / rates[..., which] + taken(FLOAT) / floats
-    products += taken(INT8) / (machines.int8_peak[which] * shared)
-    beside = taken(BESIDE) / floats + taken(("element",)) / rates[..., which]
+    # a machine that was measured amid noise may seem to beat its peak; no other one will
+    products = taken(CYCLES) / rates[..., which] + taken(FLOAT, least=1) / floats
+    products += taken(INT8, least=1) / (machines.int8_peak[which] * shared)
+    beside = taken(BESIDE, least=1) / floats + taken(("element",)) / rates[..., which]
     overhead = loads.counts[what, COUNTS.index("call")] * dispatch
     join = constant("join")
     return Seconds(

@@ -78,10 +78,10 @@ def seconds(points: Points, names: tuple[str, ...], values: Floats) -> Seconds:
     if len(found) == 1:
         return found[0][1]
     whole = {}
-    for field in fields(Seconds):
-        whole[field.name] = np.empty((*values.shape[:-1], len(mine)))
+    for name in (each.name for each in fields(Seconds)):
+        whole[name] = np.empty((*values.shape[:-1], len(mine)))
         for mask, part in found:
-            whole[field.name][..., mask] = getattr(part, field.name)
+            whole[name][..., mask] = getattr(part, name)
     return Seconds(**whole)
 
 

@@ -142,32 +142,6 @@ def halves(left: Sequence[Left], phase: str) -> Floats:
     return np.array([intervals.half(fitted[x.observation.group], x.doubts) for x in rows])
 
 
-def report(left: Sequence[Left]) -> str:
-    """The table of truth as text."""
-    head = "phase    rows   n  SoCs  error  by SoC  bias   in 10/20/30 %  rank  interval  covered"
-    lines = [
-        f"{s.phase:8} {s.which:5} {s.rows:3} {s.devices:4}  {s.error:5.1%}  {s.by_device:6.1%} "
-        f"{s.bias:+5.2f}   {s.within[0]:3.0%} {s.within[1]:3.0%} {s.within[2]:3.0%}  "
-        f"{s.rank:5.2f}   x{s.width:4.2f}    {s.inside} of {s.devices} (p {s.chance:.2f})"
-        for s in scores(left)
-    ]
-    found = decisions(left)
-    said = [
-        f"reaches {READABLE:g} tokens/s: right in {found.readable:.1%} of {found.rows} rows",
-        f"order of two devices: right in {found.ordered:.1%} of {found.pairs} pairs",
-    ]
-    return "\n".join([head, *lines, *said])
-
-
-def brief(score: Score) -> str:
-    """One score as a sentence."""
-    return (
-        f"{score.phase} {score.which}: {score.rows} rows of {score.devices} SoCs, "
-        f"median error {score.error:.1%}, bias {score.bias:+.2f}, "
-        f"interval x{score.width:.2f} holds {score.inside} of {score.devices}"
-    )
-
-
 def _score(left: Sequence[Left], phase: str, which: str) -> Score:
     from scipy.stats import binomtest  # noqa: PLC0415  (a second that others need not wait)
 

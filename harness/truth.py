@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -27,27 +28,47 @@ COLUMNS = (
     "left_out", "phase", "rows", "which", "devices", "median_error", "median_by_device", "bias",
     "within_10", "within_20", "within_30", "rank", "interval_factor", "covered", "inside", "chance",
 )  # fmt: skip
+LEGEND = (
+    "Error: median of |projected/published - 1|; by device: median of devices' medians. "
+    "Bias: median logarithm of projected over published seconds. Interval: median factor "
+    "of the 90 % interval up or down; inside: devices that it holds, a device with many "
+    "rows counting once, and the chance of so many or fewer by luck. Clean rows: SoC, "
+    "memory and variant known, 0.2 B parameters or more, prompts of 64 tokens or more, no "
+    "throttling, no early firmware, no BLAS or matrix units; all rows: those too."
+)
 UNSEEN: Mapping[str, Callable[[Observation], str]] = {
     "SoC": lambda o: o.group,
     "engine": lambda o: o.setting.engine,
     "model": lambda o: o.model.lower(),
 }
 
+OURS: Mapping[str, Callable[[Observation], str]] = {  # of rows that our engine made
+    "size": lambda o: o.model,
+    "format": lambda o: o.form,
+}
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truth:
-    """Left-out rows by what was left out, and the fit that knows them all."""
+    """Left-out rows by what was left out, those of our engine too, and the fit that knows all."""
 
     left: Mapping[str, Sequence[Left]]  # "SoC", "engine", "model"
+    own: Mapping[str, Sequence[Left]]  # "size", "format"; empty where none was measured
     fit: Fit
     power: Sequence[Compared] = ()  # published watts and joules beside the energy model's
 
 
 def rows(truth: Truth) -> list[dict[str, str]]:
-    """The table, a line a score."""
-    return [
+    """The table, a line a score; of our own engine only how many rows and their error."""
+    found = [
         _row(unseen, score) for unseen, left in truth.left.items() for score in scores.scores(left)
     ]
+    for unseen, left in truth.own.items():
+        for phase, errors in own_errors(left).items():
+            line = (f"our {unseen}", phase, "own", str(len(errors)), f"{np.median(errors):.4f}")
+            names = ("left_out", "phase", "rows", "which", "median_error")
+            found.append(dict.fromkeys(COLUMNS, "") | dict(zip(names, line, strict=True)))
+    return found
 
 
 def as_csv(truth: Truth) -> str:
@@ -81,11 +102,7 @@ def check(now: Sequence[Mapping[str, str]], before: Path) -> list[str]:
 
 
 def markdown(truth: Truth, command: str) -> str:
-    """The page: the table, the decisions, one measurement, and the worst rows."""
-    left = truth.left["SoC"]
-    decided = scores.decisions(left)
-    after = {phase: scores.after_one(left, phase, truth.fit) for phase in scores.PHASES}
-    once = "; ".join(f"{phase} {error:.1%} (n {n})" for phase, (error, n) in after.items())
+    """The page: the table, the decisions, one measurement, our engine, and the worst rows."""
     return "\n".join(
         [
             "# How wrong the projections are",
@@ -94,21 +111,11 @@ def markdown(truth: Truth, command: str) -> str:
             "(`harness/calibration/published.csv`, confidence A and B), each projected by a fit "
             "from a cold start that has not seen its SoC family, its engine, or its model.",
             "",
-            *table(truth),
+            *table(truth.left),
             "",
-            "Error: median of |projected/published - 1|; by device: median of devices' medians. "
-            "Bias: median logarithm of projected over published seconds. Interval: median factor "
-            "of the 90 % interval up or down; inside: devices that it holds, a device with many "
-            "rows counting once, and the chance of so many or fewer by luck. Clean rows: SoC, "
-            "memory and variant known, 0.2 B parameters or more, prompts of 64 tokens or more, no "
-            "throttling, no early firmware, no BLAS or matrix units; all rows: those too.",
+            LEGEND,
             "",
-            f"- **After one measurement** of the same device, engine and format: {once}. Repeated "
-            "published measurements differ by 9 to 12 % themselves.",
-            f"- **Reaches {scores.READABLE:g} tokens/s or not:** right in {decided.readable:.1%} "
-            f"of {decided.rows} rows.",
-            f"- **Which of two devices is faster** (same model and format, 20 % or more apart): "
-            f"right in {decided.ordered:.1%} of {decided.pairs} pairs.",
+            *findings(truth),
             "",
             "## Power and energy",
             "",
@@ -122,21 +129,60 @@ def markdown(truth: Truth, command: str) -> str:
             "",
             "## The twenty worst rows, and what probably explains them",
             "",
-            *worst(left, 20),
+            *worst(truth.left["SoC"], 20),
             "",
         ]
     )
 
 
-def table(truth: Truth) -> list[str]:
-    """The scores as lines of Markdown."""
+def short(truth: Truth) -> str:
+    """For a front page: devices left out, and what follows for decisions."""
+    return "\n".join([*table({"SoC": truth.left["SoC"]}), "", LEGEND, "", *findings(truth)])
+
+
+def findings(truth: Truth) -> list[str]:
+    """What the table leaves open, as a list."""
+    left = truth.left["SoC"]
+    decided = scores.decisions(left)
+    after = {phase: scores.after_one(left, phase, truth.fit) for phase in scores.PHASES}
+    once = "; ".join(f"{phase} {error:.1%} (n {n})" for phase, (error, n) in after.items())
+    return [
+        f"- **After one measurement** of the same device, engine and format: {once}. Repeated "
+        "published measurements differ by 9 to 12 % themselves.",
+        f"- **Reaches {scores.READABLE:g} tokens/s or not:** right in {decided.readable:.1%} "
+        f"of {decided.rows} rows.",
+        f"- **Which of two devices is faster** (same model and format, 20 % or more apart): "
+        f"right in {decided.ordered:.1%} of {decided.pairs} pairs.",
+        *(f"- **Our engine** on the host of the sweep, {line}." for line in own(truth.own)),
+    ]
+
+
+def own(left: Mapping[str, Sequence[Left]]) -> list[str]:
+    """Errors on rows of our own engine, a line for what was left out of the fit."""
+    return [
+        f"each {unseen} left out in turn: "
+        + ", ".join(f"{p} {np.median(e):.1%} (n {len(e)})" for p, e in own_errors(rows).items())
+        for unseen, rows in left.items()
+    ]
+
+
+def own_errors(left: Sequence[Left]) -> dict[str, list[float]]:
+    """Of rates, by phase."""
+    found: dict[str, list[float]] = {}
+    for x in left:
+        found.setdefault(x.observation.phase, []).append(abs(math.expm1(x.residual)))
+    return found
+
+
+def table(left: Mapping[str, Sequence[Left]]) -> list[str]:
+    """The scores as lines of Markdown, by what was left out."""
     lines = [
         "| left out | phase | rows | n | devices | error | by device | bias | in 10 / 20 / 30 % "
         "| rank | interval | inside |",
         "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|--:|",
     ]
-    for unseen, left in truth.left.items():
-        for s in scores.scores(left):
+    for unseen, rows in left.items():
+        for s in scores.scores(rows):
             within = " / ".join(f"{share:.0%}" for share in s.within)
             lines.append(
                 f"| {unseen} | {s.phase} | {s.which} | {s.rows} | {s.devices} | {s.error:.1%} "

@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 
 from harness import calibrate, intervals, observations, roofline
 from harness.errors import BadInput
-from harness.project import project
+from harness.project import project, work_of
 from harness.records import Call, Failed, Projected, Workload
-from harness.settings import points
+from harness.settings import Setting, points
 from targets.profile import Fact, load, load_all, names
 
 ENGINES = ("numba", "llama_cpp")
@@ -25,7 +25,7 @@ def decode(weights=10**9, form="int8", tokens=64, layers=16, state=0) -> Workloa
     stored = {"f32": 4.0, "f16": 2.0, "int8": 1.0, "int4": 0.5625}[form]
     matrix = Call(
         kernel="matvec",
-        sizes={"n": 1},
+        sizes={"n": 1, "m": weights // 4096, "k": 4096},
         count=1,
         operations=2 * weights,
         weight="q",
@@ -52,7 +52,8 @@ def decode(weights=10**9, form="int8", tokens=64, layers=16, state=0) -> Workloa
 
 def prefill(tokens: int, weights=10**9) -> Workload:
     one = decode(weights)
-    matrix = replace(one.calls[0], kernel="matmul", operations=2 * weights * tokens)
+    sizes = {**one.calls[0].sizes, "n": tokens}
+    matrix = replace(one.calls[0], kernel="matmul", sizes=sizes, operations=2 * weights * tokens)
     return replace(one, name=f"pp{tokens}", phase="prefill", tokens=tokens, calls=(matrix,))
 
 
@@ -198,6 +199,28 @@ def test_many_points_at_once_agree_with_one_at_a_time():
     np.testing.assert_allclose(together, alone, rtol=1e-12)
 
 
+def test_our_engine_beside_another_is_projected_as_it_is_alone():
+    fitted = roofline.load()
+    works = [work_of(w) for w in (decode(10**8, "int4"), prefill(200, 10**7), decode(10**6, "f32"))]
+    mixed = [
+        Setting(work=work, device=load("rpi5"), threads=4, engine=engine)
+        for work in works
+        for engine in ENGINES
+    ]
+    alone = [calibrate.steps([one], fitted)[0] for one in mixed]
+    np.testing.assert_allclose(calibrate.steps(mixed, fitted), alone, rtol=1e-12)
+
+
+def test_a_prompt_takes_half_the_time_at_twice_the_clock():
+    device = load("ryzen_8840u")
+    (cores,) = device.clusters
+    slow = replace(device, clusters=(replace(cores, boost_hz=None),))
+    twice = replace(cores, clock_hz=scaled(cores.clock_hz, 2), boost_hz=None)
+    work = prefill(500, 10**8)
+    quick = seconds(work, replace(device, clusters=(twice,)))
+    assert quick == pytest.approx(seconds(work, slow) / 2, rel=0.05)
+
+
 # ---- the fit -------------------------------------------------------------------------------
 
 
@@ -243,7 +266,7 @@ def test_our_own_rows_move_no_constant_of_other_engines(seen):
     )
     moved = {name for name, value in alone.items() if together[name] != value}
     assert moved
-    assert all("numba" in name for name in moved)
+    assert all(name.startswith("ours.") for name in moved)
 
 
 def test_a_fit_written_out_reads_back_the_same(tmp_path):

@@ -7,13 +7,15 @@ import io
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from harness import calibrate, observations, roofline, scores, truth
+from harness import calibrate, forecast, observations, roofline, scores, store, truth
 from harness.errors import BadInput
 from targets.profile import load_all
 
-STORED = Path(__file__).parents[1] / "results" / "projection" / "truth.csv"
+ROOT = Path(__file__).parents[1]
+STORED = ROOT / "results" / "projection" / "truth.csv"
 
 
 @pytest.fixture(scope="module")
@@ -22,7 +24,7 @@ def left():
 
 
 def table(left) -> list[dict[str, str]]:
-    found = truth.Truth(left={"SoC": left}, fit=roofline.load())
+    found = truth.Truth(left={"SoC": left}, own={}, fit=roofline.load())
     return list(csv.DictReader(io.StringIO(truth.as_csv(found))))
 
 
@@ -43,6 +45,19 @@ def test_the_stored_table_keeps_the_bars(left):
         assert score.width <= (1.6 if score.phase == "decode" else 2.2)
         assert score.chance > 0.05
     assert scores.decisions(left).ordered >= 0.965
+
+
+def test_our_own_rows_are_projected_from_other_sizes_and_formats_of_them():
+    """The bars for the engine on the host that made the rows in results/."""
+    devices = {d.name: d for d in load_all(ROOT / "results" / "vm" / "device")}
+    rows = store.read(ROOT / "results" / "vm" / "rows")[0]
+    own = observations.own(rows, devices, forecast.workload_of)
+    known = observations.published(devices)
+    assert len(own) > 30
+    for group in truth.OURS.values():
+        found = truth.own_errors(calibrate.leave_out(own, group, known))
+        assert np.median(found["decode"]) <= 0.10
+        assert np.median(found["prefill"]) <= 0.15
 
 
 def test_a_fit_never_sees_what_it_is_scored_on(left):

@@ -48,7 +48,7 @@ def main() -> None:
     """Run a verb; a user's mistake is one line on stderr and exit code 2, a bug is a traceback."""
     # waiting threads of PyTorch must not spin while another one works
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from harness.cli import answers, elsewhere, machine, models, peers, projecting, rows  # noqa: F401
+    from harness.cli import answers, elsewhere, fitting, machine, models, peers, projecting, rows  # noqa: F401
 
     try:
         foreign.refuse()

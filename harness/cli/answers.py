@@ -12,7 +12,6 @@ from harness.cli.screen import (
     HERE,
     AsJson,
     Results,
-    bars,
     devices_folder,
     fit,
     note,
@@ -121,81 +120,6 @@ def _answer(path: Path, out: Path | None) -> None:
     store.write_bytes(out, text.encode())
     refused = sum(not answer["tokens_per_s"] for answer in answers)
     note(f"wrote {out}: {len(rows)} rows, {refused} of them without a projection (see note)")
-
-
-@app.command(
-    epilog="Examples: edgewise calibrate --results results; "
-    "edgewise --devices mine calibrate --device rpi5 --from llama_bench.md"
-)
-def calibrate(
-    results: Annotated[
-        Path | None, typer.Option(help="Also fit our engine's constants on these measured rows.")
-    ] = None,
-    write: Annotated[bool, typer.Option(help="Keep the fit as the one projections use.")] = False,
-    device: Annotated[
-        str | None, typer.Option(help="Correct projections for this device only, with --from.")
-    ] = None,
-    source: Annotated[
-        Path | None,
-        typer.Option("--from", help="llama-bench output from it, or a folder of its rows."),
-    ] = None,
-) -> None:
-    """Fit the projection on published measurements, and print how wrong it is on SoCs left out."""
-    from harness import calibrate as fitting
-    from harness import forecast, observations, roofline, scores
-    from targets import profile
-
-    if (device is None) != (source is None):
-        raise BadInput("--device and --from belong together: what was measured, and on what")
-    if device is not None and source is not None:
-        _correct(device, source)
-        return
-    devices = {d.name: d for d in profile.load_all(devices_folder())}
-    known = observations.published(devices)
-    own: tuple[observations.Observation, ...] = ()
-    if results is not None:
-        rows = [row for row in stored(results) if row.environment]
-        own = observations.own(rows, devices, forecast.workload_of)
-        if rows and not own:
-            note(
-                "no row is of a known device: write this machine's profile with "
-                "`edgewise doctor --write FOLDER/HOST.toml` and give --devices FOLDER"
-            )
-    note(f"fitting on {len(known) + len(own)} measurements, then again without each SoC ...")
-    with bars() as progress:
-        task = progress.add_task("", total=len({o.group for o in known}))
-
-        def watch(group: str) -> None:
-            progress.update(task, advance=1, description=f"without {group}")
-
-        left = fitting.leave_out(known, always=own, progress=watch)
-    print(scores.report(left))
-    if write:
-        roofline.save(fitting.calibrate(known + own, left), roofline.FIT)
-        note(f"wrote {roofline.FIT}")
-
-
-def _correct(name: str, source: Path) -> None:
-    """Say what a few measurements of a device change; keep them beside a folder's profiles."""
-    from harness import benched, correct, forecast, observations, roofline
-
-    place, folder = load_device(name), devices_folder()
-    if source.is_dir():
-        rows = [row for row in stored(source) if row.environment and row.device == name]
-        own = observations.own(rows, {name: place}, forecast.workload_of)
-        if not own:
-            raise BadInput(f"{source} holds no measured row of {name}")
-        found = correct.of_settings([(o.setting, o.seconds, o.source) for o in own], name)
-    else:
-        found = correct.of_lines(benched.read(source, name), place)
-    print(
-        f"{'tokens/s of ' + name:44} {'measured':>10} {'projected':>10} {'corrected':>10}  interval"
-    )
-    print("\n".join(correct.told(found, place, roofline.load())))
-    if folder is None:
-        note("give `edgewise --devices FOLDER ...` to keep this correction beside your profiles")
-    else:
-        note(f"wrote {correct.save(found, folder)}; verbs with --devices {folder} use it")
 
 
 @app.command(epilog="Example: edgewise target rpi5")

@@ -15,7 +15,6 @@ from harness import (
     overview,
     plot,
     plugins,
-    roofline,
     store,
     table,
 )
@@ -112,14 +111,7 @@ def _blocks(rows: Sequence[Row], folder: Path) -> dict[str, str]:
         "figure": f"![Quality against time per token, with the Pareto front of each device]"
         f"({folder.as_posix()}/figures/quality_latency.png)",
         "answer": f"```console\n$ {ASKED}\n{question.rstrip()}\n```",
-        "projection": "\n".join(["```text", *_errors(), "```"]),
     }
-
-
-def _errors() -> list[str]:
-    """How wrong the fit that projections use was on SoCs left out of it, a line a group."""
-    lines = roofline.load().provenance.get("errors")
-    return [str(line) for line in lines] if isinstance(lines, list) else []
 
 
 def _points(rows: Sequence[Row]) -> Iterable[plot.Point]:
