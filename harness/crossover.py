@@ -16,9 +16,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from harness import candidates, correct, forecast, project, roofline, settings, workload
+from harness.arrays import Floats
 from harness.errors import BadInput
 from harness.records import Recipe, Workload
-from harness.roofline import Fit, Floats
+from harness.roofline import Fit
 from harness.settings import Work
 from targets.profile import Device
 
