@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 
-from harness import correct, intervals, ours, roofline
+from harness import correct, intervals, ours, roofline, sustained
 from harness.arena import AT_ONCE
 from harness.doubts import TELLING, doubts
 from harness.errors import BadInput
@@ -31,7 +31,8 @@ def project(
     The interval covers 90 % of devices that the fit has not seen (leave-one-out), and is narrower
     where the fit knows measurements of this device (`correct.informed`). An optimiser step is a
     prompt of its products, three passes through the layers, and the bytes that they keep and that
-    AdamW moves. Raises BadInput when threads is no positive number.
+    AdamW moves. A flag says where the speed is a burst that does not last (sustained.py). Raises
+    BadInput when threads is no positive number.
     """
     if threads < 1:
         raise BadInput(f"threads must be at least 1, got {threads}")
@@ -52,6 +53,7 @@ def project(
         found = {**found, "training": NEVER_TRAINED}
     half = intervals.half(fit.intervals[setting.work.phase], found)
     value, half, notes = correct.corrected(value, half, setting, fit)
+    burst = sustained.note(device)
     shares = {
         "memory": float(parts.memory[0]),
         "compute": float(parts.compute[0]),
@@ -63,7 +65,11 @@ def project(
         high=value * math.exp(half),
         model=f"{fit.model}, {TRAINING}" if trains else fit.model,
         bound=max(shares, key=lambda k: shares[k]),
-        flags=(*(why for name, why in found.items() if name in TELLING), *notes),
+        flags=(
+            *(why for name, why in found.items() if name in TELLING),
+            *notes,
+            *([burst] if burst else []),
+        ),
     )
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from harness import correct, intervals, reported, roofline
+from harness import correct, intervals, reported, roofline, sustained
 from harness.doubts import doubts
 from harness.errors import BadInput
 from harness.joules import of_setting
@@ -151,7 +151,8 @@ def _answer(line: Line, seconds: float, bound: str, fit: Fit) -> dict[str, str]:
         ):  # fmt: skip
             answer[key] = f"{value / line.tokens:.4g}"
         notes += joules.flags
-    return {**answer, "note": "; ".join(dict.fromkeys(notes))}
+    notes.append(sustained.note(device))
+    return {**answer, "note": "; ".join(filter(None, dict.fromkeys(notes)))}
 
 
 def _refused(reason: str) -> dict[str, str]:

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 CPU_ONLY = "All figures are of CPU execution; a GPU or NPU of the same device is not considered."
 LEGEND = (
     "kind: of time, energy, memory: M measured, P projected, F failed; "
-    "~ projected, with its 90 % interval; measured: median with its 95 % interval; "
+    "~ projected, with its 90 % interval, sustained unless a note says burst; "
+    "measured: median with its 95 % interval; "
     "of limit: of memory bandwidth (decode; cache: of that of the last-level cache, which smaller "
     "caches exceed) or of peak arithmetic (prefill, train)"
 )

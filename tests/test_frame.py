@@ -14,7 +14,18 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from harness.cli import answers, app, elsewhere, fitting, machine, models, peers, rows  # noqa: F401 - verbs
+from harness.cli import (  # noqa: F401 - verbs
+    answers,
+    app,
+    daily,
+    elsewhere,
+    fitting,
+    machine,
+    models,
+    peers,
+    projecting,
+    rows,
+)
 
 ROOT = Path(__file__).parent.parent
 COMMAND = typer.main.get_command(app)

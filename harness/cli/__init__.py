@@ -48,7 +48,17 @@ def main() -> None:
     """Run a verb; a user's mistake is one line on stderr and exit code 2, a bug is a traceback."""
     # waiting threads of PyTorch must not spin while another one works
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    from harness.cli import answers, elsewhere, fitting, machine, models, peers, projecting, rows  # noqa: F401
+    from harness.cli import (  # noqa: F401
+        answers,
+        daily,
+        elsewhere,
+        fitting,
+        machine,
+        models,
+        peers,
+        projecting,
+        rows,
+    )
 
     try:
         foreign.refuse()

@@ -84,10 +84,13 @@ def project(
         Path | None, typer.Option(help="CSV of questions, with the columns of published.csv.")
     ] = None,
     out: Annotated[Path | None, typer.Option(help="Where answers go; stdout by default.")] = None,
+    warm: Annotated[
+        bool, typer.Option("--sustained", help="The speed after minutes, not of the first one.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Time, energy and memory on a device that is not here, with an interval and what binds it."""
-    from harness import forecast, frame
+    from harness import forecast, frame, sustained
     from harness import table as tables
 
     if table is not None:
@@ -102,6 +105,8 @@ def project(
         for name in candidate
         for run in workload or ["tg64", "tg64 @ d4096", "pp128"]
     ]
+    if warm:
+        rows = [sustained.row(row, load_device(row.device)) for row in rows]
     print(frame.as_json(rows) if as_json else tables.terminal(rows, width()))
 
 
