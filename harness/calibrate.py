@@ -40,7 +40,9 @@ def calibrate(observations: Sequence[Observation], left: Sequence[Left] | None =
         provenance={
             **fitted.provenance,
             "interval": "90 %, conformal over SoCs left out, scaled by what is doubtful",
-            "variances": correct.fit_variances([(x.observation.setting, x.residual) for x in left]),
+            "variances": correct.fit_variances(
+                [(o.setting, x.residual) for x in left if not (o := x.observation).distrusted]
+            ),
         },
     )
 

@@ -30,7 +30,10 @@ from targets.profile import Device
 SUFFIX = ".measured.json"
 PARTS = ("device", "phase", "engine", "format", "threads", "noise")
 START = 0.02  # variance of each part before it is fitted, and where a weak prior holds it
-LIMIT = 0.7  # residuals beyond tell of something else than the device [logarithm]
+LIMIT = (
+    0.4  # residuals beyond, twice the noise of a fit, say no more of what rows share [logarithm]
+)
+FURTHEST = 1.4  # what one measurement may say of a device [logarithm]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,7 +99,7 @@ def misses(correction: Correction, device: Device, fit: Fit) -> tuple[Miss, ...]
     seen = [_setting(s, device) for s in correction.seen]
     total = roofline.seconds(points(seen, fit), fit.names, fit.values).total
     errors = np.log([s.seconds for s in correction.seen]) - np.log(total)
-    kept = np.clip(errors, -2 * LIMIT, 2 * LIMIT).tolist()
+    kept = np.clip(errors, -FURTHEST, FURTHEST).tolist()
     return tuple(miss(s, error) for s, error in zip(seen, kept, strict=True))
 
 

@@ -44,7 +44,7 @@ def width(found):
 
 def test_a_measured_device_is_projected_near_what_was_measured_with_less_doubt(corrected):
     plain, known = speeds(load("rpi5"), corrected)
-    assert plain.value / known.value == pytest.approx(SLOW, rel=0.04)
+    assert plain.value / known.value == pytest.approx(SLOW, rel=0.06)
     assert width(known) < 0.7 * width(plain)
     assert "corrected by 3 measurements of this device" in known.flags
     assert not any("corrected" in flag for flag in plain.flags)
