@@ -138,6 +138,7 @@ def device_toml(report: Report, root: Path = ROOT, command: str = "edgewise doct
                 clock_hz=measured(float(round(clock))),
                 float32_per_cycle=measured(round(limit(f"float32_ops_per_s.{suffix}") / alone, 2)),
                 int8_per_cycle=measured(round(limit(f"int8_ops_per_s.{suffix}") / alone, 2)),
+                boost_hz=measured(float(round(alone))) if together == 1 and alone > clock else None,
             )
         )
     sizes = machine.total_caches(here.affinity, root)
@@ -157,6 +158,8 @@ def device_toml(report: Report, root: Path = ROOT, command: str = "edgewise doct
             idle_watts=known.idle_watts if known else None,
             load_watts=known.load_watts if known else None,
             price_dollars=known.price_dollars if known else None,
+            sustained_share=known.sustained_share if known else None,
+            dram=known.dram if known else "",
             recognise=tuple(text for text in machine.identity(root)[:1] if len(text) > 3),
         )
     )

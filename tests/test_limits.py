@@ -86,6 +86,19 @@ def test_the_written_profile_is_read_back(samples: limits.Samples, tmp_path: Pat
     assert host.describe(devices=tmp_path).device == "mine"
 
 
+def test_a_core_that_is_faster_alone_gets_a_boost(samples: limits.Samples, tmp_path: Path) -> None:
+    here = host.describe()
+    known = {**limits.medians(samples), "clock_hz.1": 3e9, f"clock_hz.{here.cores}": 2.4e9}
+    if any(key.startswith("clock_hz.cpu") for key in known):
+        pytest.skip("kinds of cores differ: only their clocks under common load are measured")
+    report = doctor.Report(
+        environment=replace(here, limits=known), samples=samples, noise=(), meters=(), warnings=()
+    )
+    (tmp_path / "mine.toml").write_text(doctor.device_toml(report))
+    (cluster,) = profile.load("mine", tmp_path).clusters
+    assert (cluster.clock_hz.value, cluster.boost_hz and cluster.boost_hz.value) == (2.4e9, 3e9)
+
+
 def test_a_profile_without_measured_limits_is_refused() -> None:
     report = doctor.Report(
         environment=host.describe(), samples={}, noise=(), meters=(), warnings=()
