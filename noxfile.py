@@ -135,6 +135,14 @@ def projection(session: nox.Session) -> None:
 
 
 @nox.session(venv_backend="none")
+def codesign(session: nox.Session) -> None:
+    """The co-design map, and where one algorithm overtakes another, on every device."""
+    prepare(session)
+    for verb in ("map", "crossover"):
+        run(session, "harness", verb, "--write", "results/codesign", *session.posargs)
+
+
+@nox.session(venv_backend="none")
 def publish(session: nox.Session) -> None:
     """Tables and figures of the finished rows, into results/ and the README."""
     prepare(session)

@@ -17,7 +17,7 @@ from harness import energy, observations, roofline, scores, watts
 from harness.errors import BadInput
 from harness.records import Failed, Projected
 from harness.scores import Left
-from harness.settings import Setting
+from harness.settings import Setting, Work
 from targets.profile import Device
 
 BOARDS = roofline.FOLDER / "board_power.csv"
@@ -52,18 +52,26 @@ def of_setting(setting: Setting, seconds: tuple[float, float, float]) -> Project
 
     Fails when the profile states no idle and load power.
     """
-    work, device = setting.work, setting.device
+    traffic, operations = moved(setting.work, setting.device)
+    return energy.of_run(
+        seconds,
+        setting.device,
+        min(setting.threads, setting.device.cores),
+        traffic_joules=traffic,
+        operations_joules=operations,
+    )
+
+
+def moved(work: Work, device: Device) -> tuple[float, float]:
+    """Joules of a step for what it moves and for what it computes, whatever time it takes."""
     passes = max(1, math.ceil(work.tokens / roofline.PASS)) if work.phase == "prefill" else 1
     operations = sum(
         2 * count * watts.JOULES_PER_OPERATION["float32" if _floats(name) else "int8"]
         for name, count in work.weights.items()
     )
-    return energy.of_run(
-        seconds,
-        device,
-        min(setting.threads, device.cores),
-        traffic_joules=passes * watts.memory_joules(work.streamed_bytes, device),
-        operations_joules=operations + 2 * work.others * watts.JOULES_PER_OPERATION["float32"],
+    return (
+        passes * watts.memory_joules(work.streamed_bytes, device),
+        operations + 2 * work.others * watts.JOULES_PER_OPERATION["float32"],
     )
 
 

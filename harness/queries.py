@@ -125,9 +125,9 @@ def _answer(line: Line, seconds: float, bound: str, fit: Fit) -> dict[str, str]:
     seconds, half, seen = correct.corrected(seconds, half, setting, fit)
     notes = [*line.notes, *(why for why in found.values() if why.startswith("extrapolates")), *seen]
     device = setting.device
-    if setting.work.resident_bytes > device.memory_bytes.value:
+    if line.stored_bytes > device.memory_bytes.value:
         notes.append(
-            f"needs {setting.work.resident_bytes / 2**30:.1f} GiB, the profile's variant has "
+            f"needs {line.stored_bytes / 2**30:.1f} GiB, the profile's variant has "
             f"{device.memory_bytes.value / 2**30:.1f} GiB for a program: holds where more is fitted"
         )
     rate = line.tokens / seconds

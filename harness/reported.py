@@ -59,12 +59,14 @@ class Model:
 class Line:
     """One published or asked line, read: what is to be projected, and what was assumed.
 
+    stored_bytes: of all weights, those that a token does not use too, and of keys and values
     notes: defaults that were filled in and doubts, for people
     """
 
     setting: Setting
     phase: Phase
     tokens: int  # of the prompt; 1 in a decode
+    stored_bytes: float
     notes: tuple[str, ...]
 
 
@@ -75,10 +77,13 @@ def read(row: Mapping[str, str], device: Device) -> Line:
     tokens, depth = _context(row.get("context_or_n", ""), phase, notes)
     threads = _threads(row.get("threads", ""), device, notes)
     engine = engine_family(row.get("engine", ""), notes)
-    work = _work(row, engine, phase, tokens, depth, notes)
+    found = model(row.get("model", ""), _number(row, "params_b"), notes)
+    work, stored = _work(row, found, engine, phase, tokens, depth, notes)
     kernel = _kernel(row.get("engine", ""), engine, next(iter(work.weights)), device)
     setting = Setting(work=work, device=device, threads=threads, engine=engine, kernel=kernel)
-    return Line(setting=setting, phase=phase, tokens=tokens, notes=tuple(notes))
+    return Line(
+        setting=setting, phase=phase, tokens=tokens, stored_bytes=stored, notes=tuple(notes)
+    )
 
 
 def engine_family(name: str, notes: list[str]) -> str:
@@ -190,10 +195,16 @@ def _threads(text: str, device: Device, notes: list[str]) -> int:
 
 
 def _work(
-    row: Mapping[str, str], engine: str, phase: Phase, tokens: int, depth: int, notes: list[str]
-) -> Work:
-    """Of one step; keys and values are float16, as in every engine of the table."""
-    found = model(row.get("model", ""), _number(row, "params_b"), notes)
+    row: Mapping[str, str],
+    found: Model,
+    engine: str,
+    phase: Phase,
+    tokens: int,
+    depth: int,
+    notes: list[str],
+) -> tuple[Work, float]:
+    """Of one step, and the bytes stored for it; keys and values are float16, as in every engine
+    of the table. A model that keeps none attends to nothing."""
     form = row.get("weights_format", "").strip().lower().removeprefix("ud-")
     if not form:
         form = "q4_k_m"
@@ -221,15 +232,16 @@ def _work(
     state = 2 * found.layers * found.kv * seen
     weights = {form: 1e9 * (found.streamed - found.head) * new}
     weights[head_form] = weights.get(head_form, 0.0) + 1e9 * found.head
-    return Work(
+    work = Work(
         phase=phase,
         tokens=new,
         layers=round(found.layers),
         weights=weights,
-        others=2 * found.layers * found.width * seen * new,
+        others=2 * found.layers * found.width * seen * new if found.kv else 0.0,
         streamed_bytes=weight_bytes + state,
         resident_bytes=weight_bytes + state,
     )
+    return work, weight_bytes * found.total / found.streamed + state
 
 
 def _number(row: Mapping[str, str], key: str) -> float:

@@ -222,7 +222,7 @@ def test_the_menu_has_a_line_for_every_session_and_device():
     menu = dict(re.findall(r"^[*-] (\S+) -> (.+)$", shown, re.MULTILINE))
     devices = {f"target({path.stem})" for path in (ROOT / "targets/devices").glob("*.toml")}
     plain = {"lint", "types", "tests", "gates", "verify", "sweep", "publish", "peers", "projection"}
-    plain |= {f"kernels({path})" for path in ("native", "plain", "avx2")}
+    plain |= {"codesign", *(f"kernels({path})" for path in ("native", "plain", "avx2"))}
     plain |= {f"emulate({core})" for core in ("cortex-a72", "cortex-a76")}
     assert set(menu) == plain | devices
     assert menu["target(rpi5)"].startswith("Raspberry Pi 5")

@@ -127,3 +127,63 @@ def crossover(
         store.write_bytes(write / "crossover.csv", crossover.as_csv(found).encode())
         store.write_bytes(write / "crossover.md", crossover.markdown(found).encode())
         note(f"wrote {write}/crossover.csv, {write}/crossover.md")
+
+
+@app.command("map", epilog="Example: edgewise map --tokens-per-second 10 --write results/codesign")
+def codesign_map(
+    tokens_per_second: Annotated[float, typer.Option(help="What a decode must reach.")] = 10.0,
+    joules_per_token: Annotated[
+        float | None, typer.Option(help="And what it may take at most.")
+    ] = None,
+    depth: Annotated[int, typer.Option(help="Context behind which it decodes.")] = 2048,
+    memory: Annotated[
+        list[str] | None, typer.Option(help="Of a panel, e.g. 7GiB; 3, 7, 28, 60 by default.")
+    ] = None,
+    like: Annotated[str, typer.Option(help="Device that is scaled between devices.")] = "rpi5",
+    write: Annotated[Path | None, typer.Option(help="Folder for table, page and figure.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Over bandwidth and compute, which model in which format is best within a budget; on each
+    device; and what hardware would change it."""
+    from harness import advice, best_use, codesign, contenders, decide, store
+    from harness.plot import codesign_figure
+    from harness.sweep import DEFAULT, load
+    from targets import profile
+
+    budget = codesign.Budget(
+        tokens_per_second=tokens_per_second, joules_per_token=joules_per_token, depth=depth
+    )
+    memories = [decide.parse_bytes(text) for text in memory or ("3GiB", "7GiB", "28GiB", "60GiB")]
+    known, base, devices = fit(), load_device(like), profile.load_all(devices_folder())
+    found = [
+        best_use.standing(suite, device, budget, known)
+        for suite in contenders.suites()
+        for device in devices
+    ]
+    if as_json:
+        show_json(found)
+        return
+    command = (
+        f"edgewise map --tokens-per-second {tokens_per_second:g} --depth {depth} --like {like}"
+    )
+    command += f" --joules-per-token {joules_per_token:g}" if joules_per_token else ""
+    command += "".join(f" --memory {text}" for text in memory or ())
+    maps = [
+        each
+        for suite in contenders.suites()
+        for each in codesign.maps(suite, memories, base, budget, known)
+    ]
+    page = advice.markdown(found, maps, budget, like, command)
+    print(page, end="")
+    if write is None:
+        return
+    places = {one.place.device: one.place for one in found}
+    figure = codesign_figure(
+        maps, list(places.values()), write / "codesign",
+        f"Best quality that decodes {tokens_per_second:g} tokens/s or more behind {depth:,} tokens "
+        "(projected)",
+        load(DEFAULT).project.devices,
+    )  # fmt: skip
+    store.write_bytes(write / "codesign.csv", advice.as_csv(found).encode())
+    store.write_bytes(write / "README.md", page.encode())
+    note(f"wrote {write}/codesign.csv, {write}/README.md, {figure}")

@@ -1,5 +1,6 @@
 """Rows -> figures for a paper, one file a figure; this package alone imports matplotlib."""
 
+from harness.plot.codesign import codesign_figure
 from harness.plot.curves import Curve, curves_figure
 from harness.plot.depth import depth_figure
 from harness.plot.energy import energy_figure
@@ -14,6 +15,7 @@ __all__ = [
     "Curve",
     "Point",
     "Spot",
+    "codesign_figure",
     "curves_figure",
     "depth_figure",
     "energy_figure",
