@@ -14,6 +14,7 @@ from pathlib import Path
 from harness import candidates, energy, host, memory, plugins, spawn, workload
 from harness import checkpoint as checkpoints
 from harness.engines.numba import plan
+from harness.metered import Joules
 from harness.records import (
     Checkpoint,
     Environment,
@@ -161,14 +162,18 @@ def _text(checkpoint: Checkpoint) -> tuple[int, ...]:
 
 
 def _energy(
-    samples: Sequence[float],
+    metered: Joules | None,
     seconds: Measured,
     spec: Workload,
     device: Device | None,
     threads: int,
 ) -> Evidence:
-    if samples:
-        return Measured(samples=tuple(samples), method="rapl, idle power included")
+    if metered is not None:
+        return Measured(
+            samples=metered.samples,
+            method=f"{metered.method}, idle power included",
+            flags=(f"{metered.idle_watts:.3g} W at rest",),
+        )
     if device is None:
         return Failed(reason="no energy meter, and no device profile to model it with")
     return energy.modelled(seconds, spec, device, threads)

@@ -1,8 +1,8 @@
 """Instruments that read watts (Pi 5 PMIC, INA hwmon, batteries, adb, powermetrics) -> meters.
 
 Each gives watts at a moment; joules are their integral over the readings, so a run must be
-watched: `watched` reads in the background, as often as the instrument's number changes. RAPL,
-which counts joules itself, is in energy.py. What each covers is in its method's name.
+watched (metered.py). RAPL, which counts joules itself, is in energy.py. What each covers is in
+its method's name.
 """
 
 from __future__ import annotations
@@ -10,10 +10,8 @@ from __future__ import annotations
 import re
 import shutil
 import subprocess
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 
@@ -47,39 +45,6 @@ def integrated(
         return total
 
     return read
-
-
-@contextmanager
-def watched(meter: Meter) -> Iterator[Callable[[], float]]:
-    """Read the meter in the background; the value tells the joules so far.
-
-    Raises NoMeter at the end, or when asked, if a reading failed meanwhile.
-    """
-    lock, stop = threading.Lock(), threading.Event()
-    failed: list[NoMeter] = []
-
-    def read() -> float:
-        with lock:
-            if failed:
-                raise failed[0]
-            return meter.read_joules()
-
-    def watch() -> None:
-        while not stop.wait(1 / meter.rate_hz):
-            try:
-                read()
-            except NoMeter as error:
-                failed.append(error)
-                return
-
-    start = read()
-    thread = threading.Thread(target=watch, daemon=True)
-    thread.start()
-    try:
-        yield lambda: read() - start
-    finally:
-        stop.set()
-        thread.join()
 
 
 def run(command: Sequence[str]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -14,8 +13,9 @@ from pathlib import Path
 
 import pyperf
 
-from harness import host
+from harness import host, metered
 from harness.errors import WorkerFailed
+from harness.metered import Joules
 from harness.worker import PREFIX
 
 OUTPUT = "out.json"  # pyperf's own file
@@ -53,7 +53,7 @@ class Bench:
 
     values: tuple[float, ...]
     facts: Mapping[str, float]
-    joules: tuple[float, ...]
+    joules: Joules | None
 
 
 def run(module: str, job: Path, threads: int, effort: Effort, name: str) -> dict[str, Bench]:
@@ -90,9 +90,12 @@ def run(module: str, job: Path, threads: int, effort: Effort, name: str) -> dict
             raise
     if process.returncode:
         raise WorkerFailed(f"{name}: {reason(process.returncode, errors)}")
-    suite, joules = pyperf.BenchmarkSuite.load(str(output)), _joules(job.with_suffix(".joules"))
+    suite, joules = (
+        pyperf.BenchmarkSuite.load(str(output)),
+        metered.read(job.with_suffix(".joules")),
+    )
     return {
-        bench.get_name(): Bench(bench.get_values(), _facts(bench), joules.get(bench.get_name(), ()))
+        bench.get_name(): Bench(bench.get_values(), _facts(bench), joules.get(bench.get_name()))
         for bench in suite.get_benchmarks()
     }
 
@@ -118,12 +121,3 @@ def _facts(bench: pyperf.Benchmark) -> dict[str, float]:
             if key.startswith(PREFIX):
                 found.setdefault(key.removeprefix(PREFIX), []).append(float(value))
     return {key: sorted(values)[len(values) // 2] for key, values in found.items()}
-
-
-def _joules(path: Path) -> dict[str, tuple[float, ...]]:
-    found: dict[str, tuple[float, ...]] = {}
-    if path.exists():
-        for line in path.read_text("utf-8").splitlines():
-            name, value = json.loads(line)
-            found[name] = (*found.get(name, ()), value)
-    return found

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from harness import worker
+from harness import metered, worker
 from harness.worker import Job
 from harness.workload import Run
 
@@ -41,7 +41,7 @@ def _prepare(job: Job, run: Run, notes: dict[str, float], joules: Path) -> Calla
             stamps.append(time.perf_counter())
             for stop in stops:
                 stop()
-            stops.append(worker.watch(run.name, joules, loops))
+            stops.append(metered.watch(run.name, joules, loops))
             stamps.append(time.perf_counter())
 
         steps(loops, mark)

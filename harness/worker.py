@@ -7,11 +7,9 @@ It never imports torch.
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
 from pathlib import Path
 from typing import TypeAlias
 
@@ -19,9 +17,9 @@ import numpy as np
 import pyperf
 
 from harness import checkpoint as checkpoints
-from harness.energy import Meter, meters
+from harness import metered
 from harness.engines.numba import session as engine
-from harness.errors import Mismatch, NoMeter
+from harness.errors import Mismatch
 from harness.make import make
 from harness.records import Array, Checkpoint, Recipe
 from harness.workload import Run, of
@@ -140,8 +138,10 @@ def _timer(session: engine.Session, run: Run, text: Array, joules: Path) -> Call
             for token in ids:
                 engine.step(session, token)
 
+    metered.repeat(run.name, joules, one)
+
     def many(loops: int) -> float:
-        stop = watch(run.name, joules, loops)
+        stop = metered.watch(run.name, joules, loops)
         if run.depth == 0:
             engine.reset(session)
         begin = time.perf_counter()
@@ -152,34 +152,6 @@ def _timer(session: engine.Session, run: Run, text: Array, joules: Path) -> Call
         return seconds
 
     return many
-
-
-def watch(name: str, joules: Path, loops: int) -> Callable[[], None]:
-    """Read the energy meters; what comes back reads them again and writes joules of a run."""
-    counters = _counters()
-    before = [meter.read_joules() for meter in counters]
-
-    def stop() -> None:
-        used = sum(m.read_joules() - b for m, b in zip(counters, before, strict=True))
-        if counters:
-            with joules.open("a", encoding="utf-8") as file:
-                file.write(json.dumps([name, used / loops]) + "\n")
-
-    return stop
-
-
-@cache
-def _counters() -> tuple[Meter, ...]:
-    """The energy meters that may be read, packages and their memory only."""
-    found = []
-    for meter in meters():
-        try:
-            meter.read_joules()
-        except NoMeter:
-            continue
-        if "psys" not in meter.name:
-            found.append(meter)
-    return tuple(found)
 
 
 def memory(field: str) -> int:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from harness import meters
+from harness import metered, meters
 from harness.energy import Meter
 from harness.errors import NoMeter
 
@@ -33,7 +33,7 @@ def test_a_watched_meter_is_read_between_begin_and_end():
         name="x", method="test", rate_hz=200.0, read_joules=meters.integrated(lambda: next(power))
     )
     start = time.monotonic()
-    with meters.watched(meter) as joules:
+    with metered.watched(meter) as joules:
         time.sleep(0.2)
         found = joules()
     assert 0.5 * 2 * 0.2 < found < 2 * 2 * (time.monotonic() - start)
@@ -48,7 +48,7 @@ def test_a_meter_that_fails_while_watched_is_told():
         raise NoMeter("unplugged")
 
     meter = Meter(name="x", method="test", rate_hz=500.0, read_joules=read)
-    with meters.watched(meter) as joules:
+    with metered.watched(meter) as joules:
         time.sleep(0.1)
         with pytest.raises(NoMeter, match="unplugged"):
             joules()
