@@ -10,13 +10,17 @@ from collections.abc import Mapping, Sequence
 from harness import roofline
 from harness.roofline import Fit
 from harness.settings import Setting, isa
-from targets.profile import Device
+from targets.profile import Device, all_facts
 
 SMALL_BYTES = 5e8  # below, what a layer costs whatever its size weighs as much as its bytes
+
+UNNAMED = "unnamed"  # begins the SoC of a machine that nobody named
 
 # Names with a reason to tell; "extrapolates" ones lie outside what any fit has seen.
 TELLING = (
     "training",
+    "thin",
+    "unnamed",
     "mcu",
     "core",
     "isa",
@@ -40,7 +44,13 @@ def doubts(setting: Setting, fit: Fit, notes: Sequence[str] = ()) -> Mapping[str
     if any("in no table" in note for note in notes):
         found["assumed_model"] = "the shape of the model is assumed"
     if thin(device):
-        found["thin"] = "the profile is thin: its bandwidth was read in no source"
+        guesses = [fact.kind == "estimated" for fact in all_facts(device)]
+        found["thin"] = (
+            f"a thin profile: its bandwidth was read in no source, {sum(guesses)} of its "
+            f"{len(guesses)} facts are estimates"
+        )
+    if device.soc.startswith(UNNAMED):
+        found["unnamed"] = "extrapolates: its source does not say which machine it was"
     if setting.work.resident_bytes < SMALL_BYTES:
         found["small"] = "a small model: overheads weigh"
     if phase == "prefill" and has in ("dotprod", "neon"):

@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from harness import correct, intervals, reported, roofline, sustained
-from harness.doubts import doubts
+from harness.doubts import TELLING, doubts
 from harness.errors import BadInput
 from harness.joules import of_setting
 from harness.records import Failed
@@ -123,7 +123,7 @@ def _answer(line: Line, seconds: float, bound: str, fit: Fit) -> dict[str, str]:
     found = doubts(setting, fit, line.notes)
     half = intervals.half(fit.intervals[line.phase], found)
     seconds, half, seen = correct.corrected(seconds, half, setting, fit)
-    notes = [*line.notes, *(why for why in found.values() if why.startswith("extrapolates")), *seen]
+    notes = [*line.notes, *(why for name, why in found.items() if name in TELLING), *seen]
     device = setting.device
     if line.stored_bytes > device.memory_bytes.value:
         notes.append(

@@ -196,7 +196,8 @@ def _with_cores(device: Device, text: str) -> Device:
             raise BadInput(
                 f"cores={text}: a clock must be from {low / 1e9:g} to {high / 1e9:g} GHz"
             )
-        added = replace(model, count=_count(count, text), clock_hz=Fact(hertz, "estimated", SOURCE))
+        clock = Fact(hertz, "estimated", SOURCE)
+        added = replace(model, count=_count(count, text), clock_hz=clock, boost_hz=None)
         clusters = [*device.clusters, added]
     else:
         raise BadInput(f"cannot read cores={text}; write it like cores=+4xA76@2.4 or cores=2x")

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from targets.facts import Category, Cluster, Device, Dram, Fact, Kind, ProfileError
-from targets.use import clock, used
+from targets.use import all_facts, clock, used
 
 __all__ = [
     "Category",
@@ -26,6 +26,7 @@ __all__ = [
     "Fact",
     "Kind",
     "ProfileError",
+    "all_facts",
     "clock",
     "limits",
     "load",

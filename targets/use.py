@@ -1,8 +1,18 @@
-"""Device + threads -> the cores in use, and their clocks."""
+"""Device -> its facts in one row; with threads -> the cores in use, and their clocks."""
 
 from __future__ import annotations
 
-from targets.facts import Cluster, Device
+from dataclasses import fields
+
+from targets.facts import Cluster, Device, Fact
+
+
+def all_facts(device: Device) -> tuple[Fact, ...]:
+    """Every fact that the profile states."""
+    nouns: tuple[Device | Cluster, ...] = (device, *device.clusters)
+    found = [getattr(noun, field.name) for noun in nouns for field in fields(noun)]
+    found += [*device.read_bandwidth.values(), *device.caches.values()]
+    return tuple(fact for fact in found if isinstance(fact, Fact))
 
 
 def used(device: Device, threads: int) -> tuple[tuple[Cluster, int], ...]:

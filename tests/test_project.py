@@ -336,3 +336,16 @@ def test_points_use_the_bandwidth_measured_with_as_many_threads():
     for threads, expected in ((1, 11.7e9), (2, 13.23e9), (3, 12.41e9), (4, 11.59e9), (9, 11.59e9)):
         read = points([replace(setting, threads=threads)], fitted).machines.read_all[0]
         assert read == pytest.approx(expected)
+
+
+def test_a_thin_profile_says_how_thin_and_an_unnamed_machine_that_it_is():
+    work = decode(10**7, "int4")
+    named, unnamed, known = (
+        project(work, load(name), 4, "llama_cpp")
+        for name in ("i5_9500", "unnamed_mamba_host", "rpi5")
+    )
+    assert "11 of its 12 facts are estimates" in " ".join(named.flags)
+    assert "9 of its 9 facts are estimates" in " ".join(unnamed.flags)
+    assert "does not say which machine" in " ".join(unnamed.flags)
+    assert not any("thin" in flag for flag in known.flags)
+    assert unnamed.high / unnamed.value > named.high / named.value > known.high / known.value

@@ -43,6 +43,14 @@ def test_cores_are_added_as_a_cluster_and_draw_power():
     )
 
 
+def test_a_boost_follows_its_clock_and_new_cores_have_none():
+    before = load("n100")
+    after = whatif.changed(before, ["clock=2x", "cores=+4xgracemont@3.0"])
+    old, new = after.clusters[0], after.clusters[1]
+    assert old.boost_hz.value == 2 * before.clusters[0].boost_hz.value
+    assert (new.clock_hz.value, new.boost_hz) == (3e9, None)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
