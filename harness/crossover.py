@@ -137,7 +137,8 @@ def as_csv(found: Sequence[Crossover]) -> str:
     for one in found:
         crossings: list[object] = []
         for each in (getattr(one, name) for name in about):
-            crossings += [_short(each.even), _short(each.sure), each.verdict]
+            crossings += ["" if x is None else f"{x:.4g}" for x in (each.even, each.sure)]
+            crossings.append(each.verdict)
         fits = "" if one.fits is None else one.fits
         writer.writerow([one.device, one.size, one.format, *crossings, fits])
     return out.getvalue()
@@ -157,36 +158,47 @@ def markdown(found: Sequence[Crossover]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _told(crossing: Crossing) -> str:
-    if crossing.verdict != "crosses":
+def _told(crossing: Crossing, show: Callable[[float], str]) -> str:
+    if crossing.verdict in ("tied", "never") or crossing.even is None:
         return crossing.verdict
-    sure = "nowhere" if crossing.sure is None else _short(crossing.sure)
-    return f"{_short(crossing.even)}, surely {sure}"
+    even = "always" if crossing.verdict == "always" else show(crossing.even)
+    if crossing.sure is None:
+        return f"{even}, nowhere surely"
+    return (
+        f"{even}, surely"
+        if crossing.sure == crossing.even
+        else f"{even}, surely {show(crossing.sure)}"
+    )
 
 
-def _short(value: float | None) -> str:
-    return "" if value is None else f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
+def _tokens(count: float) -> str:
+    return f"{count:,.0f}"
+
+
+def _fraction(share: float) -> str:
+    return f"{share:.2f}"
 
 
 def _room(one: Crossover) -> str:
-    return "weights do not fit" if one.fits is None else f"{one.fits:,}"
+    return "weights do not fit" if one.fits is None else _tokens(one.fits)
 
 
 _ABOUT = (
     "Projected decoding at batch one on our engine, each side with its fastest count of threads. "
     "`N, surely M`: times are equal at N; from (or up to) M on one side leads by more than two "
-    "projections of one device, engine and format differ by chance, with 90 %. `tied`: that "
-    "happens nowhere. An ffn that is `selective` reads and computes only a fraction of its groups.",
+    "projections of one device, engine and format differ by chance, with 90 %. `always`: from the "
+    "first token on, or with all neurons; `tied`: nobody surely leads anywhere. An ffn that is "
+    "`selective` reads and computes only a fraction of its groups.",
 )
 _QUESTIONS: Mapping[str, Callable[[Crossover], str]] = {
     "Context from which MCSD decodes faster than attention of as many parameters": lambda one: (
-        _told(one.depth)
+        _told(one.depth, _tokens)
     ),
     "Context to which attention's cache fits in memory": _room,
     "Active fraction up to which `selective` is faster than dense of as many parameters": (
-        lambda one: _told(one.active)
+        lambda one: _told(one.active, _fraction)
     ),
-    "The same against dense of as many operations": lambda one: _told(one.equal),
+    "The same against dense of as many operations": lambda one: _told(one.equal, _fraction),
 }
 
 
