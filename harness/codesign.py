@@ -64,6 +64,8 @@ def maps(
 ) -> list[Map]:
     """One map for each size of memory that changes the answer, least first; none where it is that
     no contender can be taken anywhere."""
+    if min(memories, default=0) <= 0:
+        raise BadInput("name at least one size of memory, each above 0")
     field = contenders.suites()[suite]
     lines = lines_of(field, like, budget)
     settings = [replace(line.setting, threads=like.cores) for line in lines]

@@ -131,7 +131,8 @@ def settle(
 ) -> tuple[Workload, int]:
     """What a candidate's run executes, and the thread count that is fastest there."""
     recipe = candidates.parse(candidate)
-    spec = workload.build(recipe, candidates.final_shape(recipe), workload.parse(name))
+    run = workload.of(recipe, name)
+    spec = workload.build(recipe, candidates.final_shape(recipe), run)
     return spec, _fastest(spec, device, "numba", fit)[1]
 
 

@@ -24,6 +24,8 @@ from targets.profile import Device
 Phase: TypeAlias = Literal["prefill", "decode"]
 PROMPT, DEPTH = 256, 128  # tokens where a line does not state them
 SHORT = 25  # tokens of a "short prompt"
+MOST_TOKENS = 10_000_000
+LIMITS = {"params_b": (1e-6, 1e5), "weight_bytes": (1e3, 1e15)}  # of what a row states
 LITTLE = ("little", "gracemont", "apple_little")  # left idle where a line does not say otherwise
 PHONE_THREADS = 4
 HEAD_BITS = {"bitnet": 16.0}  # of the head beside layers of 1 to 2 bits; others:
@@ -73,8 +75,13 @@ class Line:
 def read(row: Mapping[str, str], device: Device) -> Line:
     """The setting of a row with the columns of published.csv. Raises BadInput."""
     notes: list[str] = []
+    for key in ("context_or_n", "threads"):
+        if re.search(r"\d{10}", row.get(key, "")):
+            raise BadInput(f"{key} is {row[key][:20]!r}..., out of any range")
     phase = _phase(row)
     tokens, depth = _context(row.get("context_or_n", ""), phase, notes)
+    if max(tokens, depth) > MOST_TOKENS:
+        raise BadInput(f"context_or_n is {row['context_or_n']!r}, more than {MOST_TOKENS:,} tokens")
     threads = _threads(row.get("threads", ""), device, notes)
     engine = engine_family(row.get("engine", ""), notes)
     found = model(row.get("model", ""), _number(row, "params_b"), notes)
@@ -118,6 +125,7 @@ def model(name: str, parameters: float, notes: list[str]) -> Model:
     total = parameters or stated
     if total <= 0:
         raise BadInput(f"model {name!r} is in no table, and neither it nor params_b gives its size")
+    _check("params_b", total, f"{total:g} by the name of {name!r}")
     streamed = min(active or total, total)
     sizes = np.log([0.1, 0.5, 1.5, 3.0, 7.0, 13.0, 33.0, 70.0])
     layers = float(np.interp(math.log(total), sizes, [16, 24, 26, 28, 32, 40, 60, 80]))
@@ -252,9 +260,14 @@ def _number(row: Mapping[str, str], key: str) -> float:
         value = float(text)
     except ValueError:
         raise BadInput(f"{key} is {text!r}, must be a number, or blank") from None
-    if not (math.isfinite(value) and value > 0):
-        raise BadInput(f"{key} is {text!r}, must be above 0, or blank")
+    _check(key, value, repr(text))
     return value
+
+
+def _check(key: str, value: float, text: str) -> None:
+    low, high = LIMITS[key]
+    if not low <= value <= high:
+        raise BadInput(f"{key} is {text}, must be from {low:g} to {high:g}, or blank")
 
 
 def _bits(name: str) -> float:

@@ -41,7 +41,10 @@ class Worth:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Needed:
-    """What a device must have for a rate, other facts as they are; None: no amount does it."""
+    """What a device must have for a rate, other facts as they are; None: no amount does it.
+
+    A scale at the lower end of SCALES, or the bus that it gives, may be more than is needed.
+    """
 
     bandwidth: float | None  # of the bus [B/s]
     clock_scale: float | None  # of every core's clock
@@ -80,7 +83,7 @@ def elasticities(
     for fact in FACTS:
         if fact == "memory":
             continue  # it fits or not
-        ends = [at(_with(device, fact, partial(mul, f))) for f in (STEP, 1 / STEP)]
+        ends = [at(_with(device, fact, partial(mul, f), check=False)) for f in (STEP, 1 / STEP)]
         (fast, low), (slow, high) = ends
         width = 2 * math.log(STEP)
         joules = math.log(low / high) / width if low and high else None
@@ -107,6 +110,8 @@ def needed(
         low, high = SCALES
         if not reached(high):
             return None
+        if reached(low):
+            return low
         for _ in range(40):
             middle = math.sqrt(low * high)
             low, high = (low, middle) if reached(middle) else (middle, high)
@@ -152,9 +157,7 @@ def _with(device: Device, key: str, new: Callable[[float], float], *, check: boo
         }
         return replace(device, bandwidth=bus, read_bandwidth=read)
     if key == "cache":
-        caches = {
-            level: Fact(new(f.value), "estimated", SOURCE) for level, f in device.caches.items()
-        }
+        caches = {level: fact(f, "caches") for level, f in device.caches.items()}
         return replace(device, caches=caches)
     if key == "memory":
         return replace(device, memory_bytes=fact(device.memory_bytes, "memory_bytes"))
@@ -163,7 +166,11 @@ def _with(device: Device, key: str, new: Callable[[float], float], *, check: boo
         if old is None:
             return device
         watts: dict[str, Any] = {f"{key}_watts": fact(old, f"{key}_watts")}
-        return replace(device, **watts)
+        found = replace(device, **watts)
+        idle, load = found.idle_watts, found.load_watts
+        if check and idle and load and idle.value > load.value:
+            raise BadInput(f"idle would be {idle.value:g} W, more than load, {load.value:g} W")
+        return found
     names = {"clock": "clock_hz", "int8": "int8_per_cycle", "float32": "float32_per_cycle"}
     return replace(device, clusters=clusters(names[key]))
 
@@ -183,11 +190,11 @@ def _new(old: float, text: str, key: str) -> float:
 
 def _with_cores(device: Device, text: str) -> Device:
     """More cores ("+4xA76@2.4" GHz), or so many times those of every cluster ("2x")."""
-    if scale := re.fullmatch(r"([\d.]+)x", text):
+    if scale := re.fullmatch(r"(\d+(?:\.\d+)?)x", text):
         clusters = [
             replace(c, count=_count(c.count.value * float(scale[1]), text)) for c in device.clusters
         ]
-    elif more := re.fullmatch(r"\+(\d+)x([A-Za-z0-9.+-]+)@([\d.]+)", text):
+    elif more := re.fullmatch(r"\+(\d{1,9})x([A-Za-z0-9.+-]+)@(\d+(?:\.\d+)?)", text):
         count, name, hertz = int(more[1]), more[2].lower(), 1e9 * float(more[3])
         alike = [c for c in device.clusters if c.core.endswith(name)]
         model = alike[0] if alike else replace(device.clusters[0], core=f"cortex-{name}")

@@ -67,7 +67,7 @@ def load_all(folder: Path | None = None) -> tuple[Device, ...]:
 
 def limits(name: str) -> tuple[float, float]:
     """Between what a fact of this name must lie."""
-    return (_LIMITS | _CLUSTER_LIMITS)[name]
+    return (_LIMITS | _CLUSTER_LIMITS | {"caches": _CACHE_LIMITS})[name]
 
 
 def text(device: Device) -> str:
@@ -112,6 +112,7 @@ _CLUSTER_LIMITS: dict[str, tuple[float, float]] = {
     "boost_hz": (1e7, 1e10),
 }
 _CLUSTER_OPTIONAL = {"cycle_joules", "boost_hz"}
+_CACHE_LIMITS = (256.0, 2.0**33)
 _CACHES = ("l1d", "l2", "l3", "system")
 _WHOLE = ("year", "count", "memory_bytes")
 _OPTIONAL = (
@@ -163,7 +164,7 @@ def _read(path: Path, _changed: int) -> Device:
         memory_bytes=facts["memory_bytes"],
         bandwidth=facts["bandwidth"],
         read_bandwidth=dict(sorted(read.items())),
-        caches={k: _fact(v, f"caches.{k}", path, (256, 2**33)) for k, v in held.items()},
+        caches={k: _fact(v, f"caches.{k}", path, _CACHE_LIMITS) for k, v in held.items()},
         idle_watts=facts.get("idle_watts"),
         load_watts=facts.get("load_watts"),
         price_dollars=facts.get("price_dollars"),

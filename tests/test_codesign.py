@@ -330,6 +330,7 @@ def test_what_no_hardware_reaches_holds_nowhere(fit):
     ("options", "message"),
     [
         (("--memory", "much"), "cannot read 'much'"),
+        (("--memory", "0"), "each above 0"),
         (("--like", "rpi9"), "unknown device 'rpi9'"),
         (("--depth", "-1"), "depth must be from 0"),
         (("--tokens-per-second", "nan"), "above 0"),

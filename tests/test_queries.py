@@ -118,6 +118,60 @@ def test_no_text_in_any_column_breaks_a_table(cells):
         assert found["tokens_per_s"] or found["note"]
 
 
+NUMBERS = (
+    "0",
+    "-1",
+    "nan",
+    "inf",
+    "-inf",
+    "1e300",
+    "1e-300",
+    "1e999",
+    "9" * 400,
+    "9" * 5000,
+    "1_0",
+)
+
+
+@pytest.mark.parametrize("column", ["params_b", "weight_bytes", "threads", "context_or_n", "model"])
+@pytest.mark.parametrize("value", NUMBERS)
+def test_impossible_numbers_get_a_reason_or_an_honest_interval(column, value):
+    base = dict(zip(HEAD.strip().split(","), GOOD.strip().split(","), strict=True))
+    for text in (value, f"tg{value}", f"pp{value}", f"tg128 @ d{value}", f"foo-{value}b"):
+        (found,) = queries.answers([{**base, column: text}], DEVICES, roofline.load())
+        if not found["tokens_per_s"]:
+            assert found["note"].startswith("not projected: ")
+            assert len(found["note"]) < 12000
+            continue
+        rate, low, high = (float(found[k]) for k in ("tokens_per_s", "low", "high"))
+        assert 0 < low < rate < high < math.inf
+
+
+def test_a_mixture_of_experts_needs_room_for_all_of_them():
+    row = {
+        "device_id": "ryzen_7950x", "model": "Qwen3-30B-A3B", "weights_format": "Q4_0",
+        "engine": "llama.cpp", "threads": "8", "phase": "decode", "context_or_n": "tg128",
+    }  # fmt: skip
+    big, small = (
+        queries.answers([{**row, "device_id": name}], DEVICES, roofline.load())[0]
+        for name in ("ryzen_7950x", "rpi5")
+    )
+    assert "needs" not in big["note"]
+    assert "needs 16." in small["note"]  # 30.5 * 10^9 weights of 4.6 bits
+
+
+def test_a_model_without_a_cache_takes_no_longer_at_depth():
+    row = {
+        "device_id": "rpi5", "model": "RWKV-4-3B", "weights_format": "Q4_0",
+        "engine": "llama.cpp", "threads": "4", "phase": "decode",
+    }  # fmt: skip
+    near, far = (
+        queries.answers([{**row, "context_or_n": f"tg2 @ d{d}"}], DEVICES, roofline.load())[0]
+        for d in (0, 8192)
+    )
+    assert near["tokens_per_s"] == far["tokens_per_s"]
+
+
 # ---- lines as people write them --------------------------------------------------------------
 
 

@@ -65,6 +65,16 @@ def test_a_boost_follows_its_clock_and_new_cores_have_none():
         ("cores=+0xA76@2.4", "whole number"),
         ("cores=0.3x", "whole number"),
         ("cores=more", "cannot read"),
+        ("cores=1.2.3x", "cannot read"),
+        ("cores=+1xA76@.", "cannot read"),
+        ("cores=+99999999999999xA76@2", "cannot read"),
+        ("memory_bandwidth=1e300", "must be from"),
+        ("clock=1e300x", "must be from"),
+        ("cache=0", "must be from"),
+        ("cache=-1x", "must be from"),
+        ("cache=1e300", "must be from"),
+        ("idle=50", "more than load"),
+        ("load=1", "idle would be"),
     ],
 )
 def test_impossible_hardware_gets_one_clear_line(change, message):
@@ -100,6 +110,29 @@ def test_what_is_required_reaches_the_rate_and_a_little_less_does_not():
     assert needs.both_scale < needs.bandwidth / device.bandwidth.value + 1e-9 or (
         needs.both_scale <= 1
     )
+
+
+def test_facts_at_their_limits_are_worth_something_too():
+    device = whatif.changed(load("rpi5"), ["clock=10GHz", "memory_bandwidth=1e13", "idle=11.5"])
+    spec, threads = forecast.settle(MODEL, "tg64", device)
+    worth = {w.fact: w for w in whatif.elasticities(spec, device, threads)}
+    assert worth["clock"].speed > 0
+
+
+def test_a_rate_that_anything_reaches_needs_no_more_than_the_least_that_is_tried():
+    device = load("rpi5")
+    spec, threads = forecast.settle(MODEL, "tg64", device)
+    needs = whatif.needed(spec, device, threads, 1e-300)
+    assert needs.clock_scale == needs.both_scale == whatif.SCALES[0]
+    never = whatif.needed(spec, device, threads, 1e300)
+    assert never.bandwidth is never.clock_scale is never.both_scale is None
+
+
+def test_what_cannot_be_trained_is_told_before_anything_is_required():
+    with pytest.raises(BadInput, match="no 'train' workload"):
+        forecast.settle(MODEL, "train", load("rpi5"))
+    spec, threads = forecast.settle("mcsd:nano", "train", load("rpi5"))
+    assert whatif.needed(spec, load("rpi5"), threads, 100.0).clock_scale > 0
 
 
 def test_no_clock_makes_up_for_a_bus_that_is_too_slow():

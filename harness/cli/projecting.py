@@ -91,8 +91,10 @@ def require(
     print(f"for {tokens_per_second:g} tokens/s of {workload}, other facts as of {like}:")
     for name, needs in found.items():
         bus = "none is enough" if needs.bandwidth is None else si(needs.bandwidth, "B/s")
-        clock = "none is enough" if needs.clock_scale is None else f"x{needs.clock_scale:.2f}"
-        both = "none is enough" if needs.both_scale is None else f"x{needs.both_scale:.2f}"
+        clock, both = (
+            "none is enough" if scale is None else f"x{scale:.3g}"
+            for scale in (needs.clock_scale, needs.both_scale)
+        )
         print(
             f"{name:<28} bus alone {bus}; clocks alone {clock}; both {both}; "
             f"memory {size(needs.memory_bytes)}"
@@ -177,6 +179,8 @@ def codesign_map(
     print(page, end="")
     if write is None:
         return
+    store.write_bytes(write / "codesign.csv", advice.as_csv(found).encode())
+    store.write_bytes(write / "README.md", page.encode())
     places = {one.place.device: one.place for one in found}
     figure = codesign_figure(
         maps, list(places.values()), write / "codesign",
@@ -184,6 +188,4 @@ def codesign_map(
         "(projected)",
         load(DEFAULT).project.devices,
     )  # fmt: skip
-    store.write_bytes(write / "codesign.csv", advice.as_csv(found).encode())
-    store.write_bytes(write / "README.md", page.encode())
     note(f"wrote {write}/codesign.csv, {write}/README.md, {figure}")

@@ -47,7 +47,7 @@ def codesign_figure(
     named: devices whose names come first where there is no room for all. Raises BadInput
     """
     if not maps:
-        raise BadInput("no map to draw")
+        raise BadInput("no map to draw: nothing holds this budget anywhere")
     lines = -(-len(maps) // COLUMNS)
     figure = new(WIDTH, 0.5 + 2.75 * lines)
     grid = figure.subplots(lines, COLUMNS, squeeze=False, sharex=True, sharey=True)
