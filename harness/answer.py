@@ -6,15 +6,16 @@ import io
 import json
 import textwrap
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from itertools import groupby
 from typing import TYPE_CHECKING
 
 from harness.choice import Choice
-from harness.decide import Answer, Limits, Verdict
+from harness.decide import Answer
 from harness.evidence import Reading
-from harness.table import CPU_ONLY, broken, interval, plain, quantity, si, size
+from harness.judge import Limits, Verdict
+from harness.table import CPU_ONLY, broken, interval, plain, quantity, si, size, threads_text
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -45,9 +46,8 @@ def text(answer: Answer, width: int = 100, most: int = 10) -> str:
         if any(v.chance < 0.995 for v in verdicts[:most]):
             chances = (f"{n} {v.chance:.0%}" for n, v in enumerate(verdicts[:most], start=1))
             say(f"Chance that all limits hold: {', '.join(chances)}", 5)
-        for number, verdict in enumerate(verdicts[:most], start=1):
-            for doubt in verdict.doubts:
-                say(f"{number:3d}: {doubt}", 5)
+        for doubt, numbers in _doubted(verdicts[:most]).items():
+            say(f"{numbers:>3}: {doubt}", 5)
         if len(verdicts) > most:
             say(f"     and {len(verdicts) - most} more")
     if answer.nearest is not None:
@@ -55,7 +55,7 @@ def text(answer: Answer, width: int = 100, most: int = 10) -> str:
         say(f"Nothing holds all limits. Nearest miss: {_fell(answer.nearest)}")
     if answer.measure_first:
         console.print()
-        say(f"To decide between the first two, measure first: {answer.measure_first}")
+        say(f"MEASURE FIRST: {answer.measure_first}", 6)
     if answer.rejected:
         counts = Counter(reason for v in answer.rejected for reason in v.broken)
         by = ", ".join(f"{reason} {count}" for reason, count in counts.most_common())
@@ -88,6 +88,25 @@ def as_json(answer: Answer) -> str:
         "measure_first": answer.measure_first,
     }
     return json.dumps(content, indent=1, allow_nan=False) + "\n"
+
+
+def _doubted(verdicts: Sequence[Verdict]) -> dict[str, str]:
+    """Each doubt once, with the ranks that have it: "1-4, 6"."""
+    found: dict[str, list[int]] = {}
+    for number, verdict in enumerate(verdicts, start=1):
+        for doubt in dict.fromkeys(verdict.doubts):
+            found.setdefault(doubt, []).append(number)
+    return {doubt: _ranges(numbers) for doubt, numbers in found.items()}
+
+
+def _ranges(numbers: Sequence[int]) -> str:
+    runs: list[list[int]] = []
+    for number in numbers:
+        if runs and number == runs[-1][-1] + 1:
+            runs[-1].append(number)
+        else:
+            runs.append([number])
+    return ", ".join(f"{run[0]}-{run[-1]}" if len(run) > 1 else f"{run[0]}" for run in runs)
 
 
 def _question(answer: Answer) -> str:
@@ -158,8 +177,7 @@ def _fell(verdict: Verdict) -> str:
 
 
 def _where(choice: Choice, gap: str) -> str:
-    threads = choice.row.threads
-    return f"{choice.row.device}{gap}{threads} thread{'s' if threads > 1 else ''}"
+    return f"{choice.row.device}{gap}{threads_text(choice.row.threads)}"
 
 
 def _tilde(reading: Reading) -> str:

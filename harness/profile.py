@@ -17,7 +17,7 @@ from harness.cores import affinity_for
 from harness.errors import BadInput
 from harness.limits import cached_limits
 from harness.records import Array, Call, Checkpoint, Workload
-from harness.table import CPU_ONLY, si
+from harness.table import CPU_ONLY, si, threads_text
 from harness.table import size as bytes_of
 from kernels import laps
 
@@ -182,7 +182,7 @@ def text(report: Report, width: int = 110) -> str:
     overhead = report.timed_seconds / report.plain_seconds - 1
     table.add_row("", f"ordinary build ({overhead:+.1%})", si(report.plain_seconds, "s"))
     console = Console(file=(out := io.StringIO()), width=width, highlight=False)
-    threads = f"{report.threads} thread{'s' if report.threads > 1 else ''}"
+    threads = threads_text(report.threads)
     console.print(
         f"{report.candidate}: decode of {report.tokens} tokens from depth {report.depth}, "
         f"{threads}; per token\n",

@@ -59,6 +59,10 @@ def size(count: float) -> str:
     return f"{count:.0f} B" if unit == "B" else f"{_number(count, _decimals(count))} {unit}"
 
 
+def threads_text(count: int) -> str:
+    return f"{count} thread{'s' if count > 1 else ''}"
+
+
 def plain(value: float) -> str:
     """Three significant digits, no prefix, no exponent: 12345.6 -> "12300"."""
     shown = float(f"{value:.3g}")
@@ -86,9 +90,9 @@ def time(row: Row) -> Reading | None:
 
 
 def _heading(row: Row) -> str:
-    threads = f"{row.threads} thread{'s' if row.threads > 1 else ''}"
     where = f"measured on {row.environment.host}" if row.environment else "projected"
-    return f"{row.device} ({where}), {row.workload}, {threads}, {row.engine}"
+    count = threads_text(row.threads)
+    return f"{row.device} ({where}), {row.workload}, {count}, {row.engine}"
 
 
 def _marks(row: Row) -> tuple[str, ...]:

@@ -8,10 +8,11 @@ import random
 
 import pytest
 
-from harness import answer, decide, plugins
-from harness.decide import Limits, recommend
+from harness import answer, judge, plugins
+from harness.decide import recommend
 from harness.errors import BadInput, UnknownName
 from harness.evidence import Reading
+from harness.judge import Limits
 from harness.pareto import measured_first, pareto
 from harness.records import Failed, Measured, Projected
 from tests import rows
@@ -251,13 +252,13 @@ def test_projections_are_marked_in_the_answer():
     ],
 )
 def test_memory_is_read_with_its_unit(text, count):
-    assert decide.parse_bytes(text) == count
+    assert judge.parse_bytes(text) == count
 
 
 @pytest.mark.parametrize("text", ["", "MiB", "64 MX", "-3MiB", "1e3", "64MiB!", "nan"])
 def test_memory_that_cannot_be_read_says_what_can(text):
     with pytest.raises(BadInput, match="write it like 64MiB"):
-        decide.parse_bytes(text)
+        judge.parse_bytes(text)
 
 
 @pytest.mark.parametrize("value", [0, -1, math.nan, math.inf])
@@ -268,9 +269,63 @@ def test_a_limit_that_makes_no_sense_is_refused(value):
 
 def test_the_chance_of_a_limit_follows_from_the_interval():
     half = Reading(value=10.0, low=10 / 1.5, high=15.0, mark="P", source="test")
-    assert decide._chance(half, 1.0) == pytest.approx(0.5)
+    assert judge.chance_of(half, 1.0) == pytest.approx(0.5)
     # at an end of a 90 % interval, 5 % lie beyond
-    assert decide._chance(half, 1.5) == pytest.approx(0.05, abs=0.002)
-    assert decide._chance(half, 1 / 1.5) == pytest.approx(0.95, abs=0.002)
+    assert judge.chance_of(half, 1.5) == pytest.approx(0.05, abs=0.002)
+    assert judge.chance_of(half, 1 / 1.5) == pytest.approx(0.95, abs=0.002)
     sure = Reading(value=10.0, low=10.0, high=10.0, mark="M", source="test")
-    assert (decide._chance(sure, 0.99), decide._chance(sure, 1.01)) == (1.0, 0.0)
+    assert (judge.chance_of(sure, 0.99), judge.chance_of(sure, 1.01)) == (1.0, 0.0)
+
+
+# ---- what to measure first -----------------------------------------------------------------
+
+
+def pair(first, second, better=(1.5, 1.7), error=0.01, **limits):
+    """What to measure first of two projected candidates with these intervals [s/token]."""
+    given = []
+    for name, seconds, value in zip(("one:nano", "two:nano"), (first, second), better, strict=True):
+        row = timed(*seconds, candidate=name)
+        quality = dataclasses.replace(row.quality, value=value, standard_error=error)
+        given.append(dataclasses.replace(row, quality=quality))
+    return recommend(given, "rpi5", Limits(**limits)).measure_first
+
+
+OPEN, FAST, SLOW = (0.05, 0.1, 0.2), (0.01, 0.012, 0.014), (1.0, 1.2, 1.4)
+
+
+def test_the_better_one_is_measured_where_it_is_open_whether_it_holds():
+    told = pair(OPEN, FAST, min_tokens_per_second=10.0)
+    assert told.startswith("one:nano on rpi5, tg64, 1 thread: taken before all others")
+    assert "50% sure" in told
+
+
+def test_nothing_is_measured_where_the_better_one_surely_holds_and_is_better():
+    assert pair(FAST, OPEN, min_tokens_per_second=10.0) == ""
+    assert pair(FAST, OPEN) == ""
+
+
+def test_what_surely_fails_is_not_measured():
+    told = pair(SLOW, OPEN, min_tokens_per_second=10.0)
+    assert told.startswith("two:nano on rpi5, tg64, 1 thread: the only one that may be taken")
+
+
+def test_where_quality_cannot_tell_two_apart_the_less_certain_time_is_measured():
+    near = {"better": (1.60, 1.605), "error": 0.05}
+    told = pair((0.05, 0.06, 0.07), OPEN, **near)
+    assert told.startswith("two:nano")
+    assert "quality cannot tell" in told
+    assert pair(FAST, OPEN, **near) == "", "the first is faster in any case"
+
+
+def test_a_doubt_that_many_share_is_told_once_with_their_ranks():
+    shared = "extrapolates: never timed here"
+    given = []
+    for number in range(5):
+        row = timed(0.01, 0.02, 0.03, candidate=f"c{number}:nano")
+        flags = (shared,) if number != 3 else ()
+        given.append(
+            dataclasses.replace(row, seconds=dataclasses.replace(row.seconds, flags=flags))
+        )
+    text = answer.text(recommend(given, "rpi5", Limits()))
+    assert text.count(shared) == 1
+    assert f"1-3, 5: {shared}" in text

@@ -13,6 +13,7 @@ from harness import (
     evidence,
     forecast,
     host,
+    judge,
     measure,
     memory,
     plugins,
@@ -168,7 +169,7 @@ def test_a_recommendation_may_ask_what_it_takes_to_train_a_candidate():
     tokens = [row(name, step=step) for name in ("mcsd", "attention") for step in ("", "int8")]
     seconds = Measured(samples=(0.3,) * 8, method="pyperf")
     step = replace(row("mcsd"), workload="train", phase="train", tokens=1024, seconds=seconds)
-    limits = decide.Limits(max_seconds_per_training_step=0.5)
+    limits = judge.Limits(max_seconds_per_training_step=0.5)
     found = decide.recommend([*tokens, step], "host", limits)
     assert {v.choice.row.candidate for v in found.ranked} == {"mcsd:nano", "mcsd:nano@int8"}
     assert all("training unknown" in v.misses[0] for v in found.rejected)

@@ -44,16 +44,16 @@ def recommend(
     as_json: AsJson = False,
 ) -> None:
     """Which candidate, on which device, within these limits; and why the others fell out."""
-    from harness import answer, decide
+    from harness import answer, decide, judge
     from harness.sweep import DEFAULT, load
 
-    limits = decide.Limits(
+    limits = judge.Limits(
         min_tokens_per_second=min_tokens_per_second,
-        max_memory_bytes=None if max_memory is None else decide.parse_bytes(max_memory),
+        max_memory_bytes=None if max_memory is None else judge.parse_bytes(max_memory),
         max_joules_per_token=max_joules_per_token,
         max_seconds_to_first_token=max_seconds_to_first_token,
         max_seconds_per_training_step=max_seconds_per_training_step,
-        max_training_memory_bytes=decide.parse_bytes(max_training_memory)
+        max_training_memory_bytes=judge.parse_bytes(max_training_memory)
         if max_training_memory
         else None,
         max_bits_per_byte=max_bits_per_byte,

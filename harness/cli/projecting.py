@@ -147,7 +147,7 @@ def codesign_map(
 ) -> None:
     """Over bandwidth and compute, which model in which format is best within a budget; on each
     device; and what hardware would change it."""
-    from harness import advice, best_use, codesign, contenders, decide, store
+    from harness import advice, best_use, codesign, contenders, judge, store
     from harness.plot import codesign_figure
     from harness.sweep import DEFAULT, load
     from targets import profile
@@ -155,7 +155,7 @@ def codesign_map(
     budget = codesign.Budget(
         tokens_per_second=tokens_per_second, joules_per_token=joules_per_token, depth=depth
     )
-    memories = [decide.parse_bytes(text) for text in memory or ("3GiB", "7GiB", "28GiB", "60GiB")]
+    memories = [judge.parse_bytes(text) for text in memory or ("3GiB", "7GiB", "28GiB", "60GiB")]
     known, base, devices = fit(), load_device(like), profile.load_all(devices_folder())
     found = [
         best_use.standing(suite, device, budget, known)

@@ -12,6 +12,7 @@ from harness import (
     decide,
     evidence,
     gate,
+    judge,
     overview,
     plot,
     plugins,
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 SHOWN = ("host", "rpi5", "oneplus13_sd8elite", "mac_mini_m4")  # panels of the quality figure
 WHOLE = ("*:nano@int8", "*:110m@int4")  # candidates on the roofline
 EXAMPLE = "rpi5"  # the device of the question that a sweep ends with
-QUESTION = decide.Limits(
+QUESTION = judge.Limits(
     min_tokens_per_second=1000.0, max_memory_bytes=2 * 2**20, max_joules_per_token=0.003
 )
 ASKED = (

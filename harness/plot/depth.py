@@ -14,7 +14,7 @@ from harness.frame import ordered
 from harness.pareto import measured_first
 from harness.plot.style import GREY, WIDTH, codes, family, new, paper, save, steps
 from harness.records import Row
-from harness.table import si, size
+from harness.table import si, size, threads_text
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,7 +73,7 @@ def depth_figure(rows: Iterable[Row], path: Path, device: str = "host", threads:
         axes.set_xticks(_spaced(sorted({row.depth for row in every})))
         axes.set_xlabel("context depth (tokens)")
     kind = "measured" if any(row.environment for row in every) else "projected"
-    where = f"{device}, {threads} thread{'s' if threads > 1 else ''}"
+    where = f"{device}, {threads_text(threads)}"
     left.set_title(f"time per token ({where}, {kind}, CPU)", loc="left")
     unit = 10.0 ** (3 * math.floor(math.log10(left.get_ylim()[1]) / 3))
     left.yaxis.set_major_formatter(lambda value, _: f"{value / unit:g}")
