@@ -15,7 +15,7 @@ from harness.table import plain, si, size
 COLUMNS = (
     "suite", "device", "memory_bytes", "bandwidth", "multiply_adds_per_s", "take", "metric",
     "score", "score_low", "score_high", "tied", "tokens_per_s", "low", "high", "chance", "bound",
-    "better", "better_bytes", "bus_factor", "clock_factor", "both_factor",
+    "better", "better_bytes", "bus_factor", "clock_factor", "both_factor", "note",
 )  # fmt: skip
 ABOUT = (
     "Of all that is projected to hold the budget on a device, the best; and of what cannot be told "
@@ -31,8 +31,9 @@ ABOUT = (
     "what the device's own projection does.",
     "Scores and their sources are in `harness/calibration/quality.csv`. Where nobody published "
     "one, nothing is taken: a small model's quality is never joined to a large model's speed. "
-    "What was trained here has up to 3 M parameters and is not on this map; MCSD at other sizes "
-    "and in other formats than below has no evidence.",
+    "What was trained here has up to 3 M parameters and is [compared by "
+    "itself](../quality/README.md); MCSD at other sizes and in other formats than below has no "
+    "evidence.",
 )
 
 
@@ -53,6 +54,7 @@ def as_csv(found: Sequence[Standing]) -> str:
                 f"{one.chance:.2f}" if took else "", one.bound,
                 one.better.name if one.better else "",
                 f"{one.better_bytes:.0f}" if one.better else "", *(_g(f or "") for f in one.lacks),
+                "; ".join(one.notes),
             ]
         )  # fmt: skip
     return out.getvalue()
@@ -106,7 +108,11 @@ def _line(one: Standing) -> str:
         value, low, high = (plain(number) for number in took.score)
         rate, least, most = (plain(number) for number in one.rate)
         cells += [took.name, f"{value} ({low}–{high})", ", ".join(one.tied)]
-        cells += [f"~{rate} ({least}–{most})", f"{one.chance:.0%}", one.bound]
+        cells += [
+            f"~{rate} ({least}–{most})",
+            f"{one.chance:.0%}",
+            "; ".join((one.bound, *one.notes)),
+        ]
     return f"| {' | '.join([*cells, _better(one)])} |"
 
 

@@ -48,6 +48,7 @@ class Standing:
     rate: tuple[float, float, float] | None
     chance: float
     bound: str
+    notes: tuple[str, ...]
     better: Contender | None
     better_bytes: float
     lacks: tuple[float | None, float | None, float | None]
@@ -76,9 +77,11 @@ def standing(suite: str, device: Device, budget: Budget, fit: Fit) -> Standing:
     stored = np.array([line.stored_bytes for line in lines])
     fits = stored <= device.memory_bytes.value
     (chosen,), (tied,) = contenders.choose((holds & fits)[None], field, codesign.sizes(lines))
-    rate, chance, bound = None, 0.0, ""
+    rate, chance, bound, notes = None, 0.0, "", ()
     if chosen >= 0:
-        seconds, half, _ = known[chosen]
+        seconds, half, seen = known[chosen]
+        found = doubts(settings[chosen], fit, lines[chosen].notes)
+        notes = (*seen, *(why for why in found.values() if why.startswith("extrapolates")))
         rate = (1 / seconds, math.exp(-half) / seconds, math.exp(half) / seconds)
         chance = _holds(rate[0] / budget.tokens_per_second, half)
         shares = {name: getattr(times, name)[chosen] for name in queries.BOUNDS}
@@ -94,6 +97,7 @@ def standing(suite: str, device: Device, budget: Budget, fit: Fit) -> Standing:
         rate=rate,
         chance=chance,
         bound=bound,
+        notes=notes,
         better=None if better is None else field[better],
         better_bytes=0.0 if better is None else float(stored[better]),
         lacks=lacks,

@@ -265,6 +265,10 @@ def test_measurements_of_a_device_change_what_it_is_best_used_for(fit):
     after = best_use.standing(BITNET, device, Budget(), replace(fit, misses={"rpi5": misses}))
     assert after.chosen is None or after.chosen.score[0] > before.chosen.score[0]
     assert after.lacks[0] > 1
+    mild = tuple(replace(miss, error=0.01) for miss in misses)
+    same = best_use.standing(BITNET, device, Budget(), replace(fit, misses={"rpi5": mild}))
+    assert same.notes == ("corrected by 3 measurements of this device",)
+    assert same.rate[2] / same.rate[1] < before.rate[2] / before.rate[1]
 
 
 def test_a_device_without_stated_watts_holds_no_budget_of_energy(fit):

@@ -7,8 +7,10 @@ import math
 from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
 from harness import correct, forecast, queries, roofline, whatif
+from harness.cli import answers, app, fitting, projecting  # noqa: F401 - verbs
 from harness.errors import BadInput
 from harness.project import project, work_of
 from harness.settings import Setting
@@ -84,6 +86,35 @@ def test_a_table_and_a_candidate_are_corrected_alike(corrected):
     assert "corrected by 3 measurements of this device" in known["note"]
     rows = forecast.point(MODEL, "tg64", load("rpi5"), 4, corrected)
     assert rows.seconds == speeds(load("rpi5"), corrected)[1]
+
+
+def test_one_run_of_llama_bench_corrects_every_verb(tmp_path, monkeypatch):
+    bench = tmp_path / "bench.md"
+    bench.write_text("| llama 1B Q4_0 | 729.75 MiB | 1.24 B | CPU | 4 | tg128 | 9.10 ± 0.02 |\n")
+    questions = tmp_path / "q.csv"
+    questions.write_text("device_id,model,weights_format,threads\nrpi5,Llama-3.2-1B,Q4_0,4\n")
+    monkeypatch.setenv("EDGEWISE_DEVICES", str(tmp_path))
+
+    def say(*words):
+        result = CliRunner().invoke(app, words)
+        assert result.exit_code == 0, result.exception
+        return result.output
+
+    what = ("--device", "rpi5", "--candidate", MODEL, "--workload", "tg64")
+    asked = {
+        "project": ("project", *what),
+        "table": ("project", "--table", str(questions)),
+        "whatif": ("whatif", "rpi5", *what[2:], "--set", "memory_bandwidth=2x"),
+    }
+    limits = ("--tokens-per-second", "20", "--candidate", MODEL)
+    before = say("require", *limits)
+    assert not any("corrected" in say(*words) for words in asked.values())
+    told = say("calibrate", "--device", "rpi5", "--from", str(bench))
+    assert "9.1 " in told
+    assert (tmp_path / "rpi5.measured.json").exists()
+    for words in asked.values():
+        assert "corrected by one measurement of this device" in say(*words)
+    assert say("require", *limits) != before
 
 
 def test_one_measurement_is_told_in_the_singular(corrected):

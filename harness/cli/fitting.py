@@ -147,18 +147,19 @@ def _correct(name: str, source: Path) -> None:
 
     place, folder = load_device(name), devices_folder()
     if source.is_dir():
-        rows = [row for row in stored(source) if row.environment and row.device == name]
+        known = ((row, row.environment) for row in stored(source))
+        rows = [row for row, where in known if where and name in (row.device, where.host)]
         own = observations.own(rows, {name: place}, forecast.workload_of)
         if not own:
             raise BadInput(f"{source} holds no measured row of {name}")
         found = correct.of_settings([(o.setting, o.seconds, o.source) for o in own], name)
     else:
         found = correct.of_lines(benched.read(source, name), place)
-    print(
-        f"{'tokens/s of ' + name:44} {'measured':>10} {'projected':>10} {'corrected':>10}  interval"
-    )
-    print("\n".join(correct.told(found, place, roofline.load())))
     if folder is None:
         note("give `edgewise --devices FOLDER ...` to keep this correction beside your profiles")
     else:
         note(f"wrote {correct.save(found, folder)}; verbs with --devices {folder} use it")
+    print(
+        f"{'tokens/s of ' + name:44} {'measured':>10} {'projected':>10} {'corrected':>10}  interval"
+    )
+    print("\n".join(correct.told(found, place, roofline.load())))
