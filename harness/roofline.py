@@ -2,7 +2,8 @@
 
     step = (memory^p + compute^p)^(1/p) + attention + overhead
     memory  = streamed bytes / bandwidth of the cores used, of the bus, or of the last cache
-    compute = sum of weights x cycles(format) x isa x engine / rate of the cores used
+    compute = sum of weights x cycles(format) x isa x engine / rate of the cores used, which grows
+              more slowly than their count
 
 That is for other engines; ours, of which more is known, has a form of its own in ours.py. This
 one and the centres of its constants follow a study that left whole devices out of
@@ -92,7 +93,8 @@ def _theirs(points: Points, names: tuple[str, ...], values: Floats) -> Seconds:
     which, what = points.which, points.what
     # of each machine
     speeds, rates = pace(machines, names, values)
-    rate = rates[..., which]
+    count = machines.cores.sum(axis=1)
+    rate = (rates * count ** -at["other.sharing"])[..., which]
     from_memory = (1 / bandwidth(machines, names, values))[..., which]
     from_cache = (1 / (at["other.cache_bytes_per_cycle"] * speeds))[..., which]
     # of each load
