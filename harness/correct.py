@@ -28,7 +28,9 @@ from targets import profile
 from targets.profile import Device
 
 SUFFIX = ".measured.json"
-PARTS = ("device", "phase", "engine", "format", "threads", "noise")
+SHARED = ("device", "phase", "engine", "format", "threads")  # what two errors may have in common
+NOISES = ("noise", "prefill_noise")  # what they have not; prefills have both
+PARTS = (*SHARED, *NOISES)
 START = 0.02  # variance of each part before it is fitted, and where a weak prior holds it
 LIMIT = (
     0.4  # residuals beyond, twice the noise of a fit, say no more of what rows share [logarithm]
@@ -85,12 +87,13 @@ def adjust(known: Sequence[Miss], setting: Setting, fit: Fit) -> tuple[float, fl
     """What to add to the logarithm of seconds here, and the factor on the interval's width."""
     here = [miss(setting, 0.0)]
     parts = variances(fit)
-    among = _shared(known, known, parts) + parts["noise"] * np.eye(len(known))
+    among = _shared(known, known, parts) + np.diag(_noise(known, parts))
     across = _shared(here, known, parts)[0]
     errors = np.array([each.error for each in known])
     solved = np.linalg.solve(among, np.stack([errors, across], axis=1))
-    before = _shared(here, here, parts)[0, 0] + parts["noise"]
-    left = max(before - float(across @ solved[:, 1]), parts["noise"])
+    noise = float(_noise(here, parts)[0])
+    before = _shared(here, here, parts)[0, 0] + noise
+    left = max(before - float(across @ solved[:, 1]), noise)
     return float(across @ solved[:, 0]), math.sqrt(left / before)
 
 
@@ -169,7 +172,7 @@ def variances(fit: Fit) -> Mapping[str, float]:
     stored = fit.provenance.get("variances")
     if not isinstance(stored, dict):
         return dict.fromkeys(PARTS, START)
-    return {part: float(stored[part]) for part in PARTS}
+    return {part: float(stored.get(part, 0.0)) for part in PARTS}
 
 
 def fit_variances(rows: Sequence[tuple[Setting, float]]) -> Mapping[str, float]:
@@ -182,15 +185,16 @@ def fit_variances(rows: Sequence[tuple[Setting, float]]) -> Mapping[str, float]:
         clipped = min(max(residual, -LIMIT), LIMIT)
         devices.setdefault(setting.device.name, []).append(miss(setting, clipped))
     known = [
-        (_alike(found, found), np.array([each.error for each in found]))
+        (found, _alike(found, found), np.array([each.error for each in found]))
         for found in devices.values()
     ]
 
     def loss(x: Floats) -> float:
-        parts = np.exp(x)
+        parts = dict(zip(PARTS, np.exp(x).tolist(), strict=True))
         total = 0.025 * float(((x - math.log(START)) ** 2).sum())
-        for alike, values in known:
-            matrix = np.tensordot(parts[:-1], alike, axes=1) + parts[-1] * np.eye(len(values))
+        for where, alike, values in known:
+            shared = np.tensordot([parts[part] for part in SHARED], alike, axes=1)
+            matrix = shared + np.diag(_noise(where, parts))
             root = np.linalg.cholesky(matrix)
             white = np.linalg.solve(root, values)
             total += 0.5 * float(white @ white) + float(np.log(np.diag(root)).sum())
@@ -237,9 +241,16 @@ def _setting(seen: Seen, device: Device) -> Setting:
 
 def _shared(a: Sequence[Miss], b: Sequence[Miss], parts: Mapping[str, float]) -> Floats:
     """Covariance of the errors of two lists of points on one device, without noise."""
-    weights = np.array([parts[part] for part in PARTS[:-1]])
+    weights = np.array([parts[part] for part in SHARED])
     covariance: Floats = np.tensordot(weights, _alike(a, b), axes=1)
     return covariance
+
+
+def _noise(points: Sequence[Miss], parts: Mapping[str, float]) -> Floats:
+    """What each point's error shares with no other: kernels of prefills differ more."""
+    prefill = np.array([each.phase == "prefill" for each in points], float)
+    variance: Floats = parts["noise"] + parts["prefill_noise"] * prefill
+    return variance
 
 
 def _alike(a: Sequence[Miss], b: Sequence[Miss]) -> Floats:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import csv
 import io
+from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from harness import calibrate, forecast, observations, roofline, scores, store, truth
+from harness import calibrate, correct, forecast, observations, roofline, scores, store, truth
 from harness.errors import BadInput
 from targets.profile import load_all
 
@@ -106,3 +107,22 @@ def test_decisions_count_pairs_of_the_same_run_only(left):
     assert scores.decisions([fast, other]).pairs == 0
     assert scores.decisions([fast, slow]).readable == 1
     assert scores.decisions([fast, wrong]).readable == 0.5
+
+
+@pytest.mark.parametrize("phase", scores.PHASES)
+def test_an_interval_that_one_measurement_narrows_still_holds(left, phase):
+    fit = roofline.load()
+    rows = [x for x in left if x.observation.phase == phase]
+    held, widths = defaultdict(list), []
+    for x, half in zip(rows, scores.halves(left, phase), strict=True):
+        for y in rows:
+            if x is y or not scores._same_place(x.observation, y.observation):
+                continue
+            one = correct.miss(y.observation.setting, y.residual)
+            shift, kept = correct.adjust((one,), x.observation.setting, fit)
+            held[x.observation.group].append(abs(x.residual - shift) <= half * kept)
+            widths.append(kept)
+    shares = [sum(inside) / len(inside) for inside in held.values()]
+    assert len(shares) >= 8
+    assert sum(shares) / len(shares) > 0.85
+    assert max(widths) < 0.9
