@@ -83,14 +83,16 @@ def seconds(points: Points, names: tuple[str, ...], values: Floats) -> Seconds:
     floats = machines.float_peak[which] * shared
     wait = constant("call") + constant("barrier") * (machines.threads > 1)
     dispatch = (wait * machines.cores.sum(axis=1) / speeds)[..., which]
-    per_byte = (constant("memory") / bandwidth(machines, names, values))[..., which]
+    per_byte = (np.maximum(constant("memory"), 1) / bandwidth(machines, names, values, trust=1))[
+        ..., which
+    ]
     for size, name in ((machines.cache, "last_level"), (machines.near, "second_level")):
         nearer = (1 / (constant(name) * speeds))[..., which]
         per_byte = per_byte + cached(loads.resident[what], size[which]) * (nearer - per_byte)
     # of each point
     passes = np.maximum(1, np.ceil(loads.prompt / AT_ONCE))
     memory = (loads.streamed * passes)[what] * per_byte
-    # a machine that was measured amid noise may seem to beat its peak; no other one will
+    # a machine that was measured amid noise may seem to beat its limits; no other one will
     products = taken(CYCLES) / rates[..., which] + taken(FLOAT, least=1) / floats
     products += taken(INT8, least=1) / (machines.int8_peak[which] * shared)
     beside = taken(BESIDE, least=1) / floats + taken(("element",)) / rates[..., which]

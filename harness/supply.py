@@ -11,7 +11,7 @@ import numpy as np
 
 from harness.arrays import Floats, Ints, Machines
 
-TRUST = 0.6  # weight of a measured bandwidth against the modelled one, on a logarithm
+TRUST = 0.6  # in a bandwidth that somebody measured, with another program, on another sample
 STATIC = 0.75  # share of the work that is divided evenly, so that the slowest core sets the pace
 CACHED = (0.6, 1.4)  # resident bytes over cache bytes: below, all hits; above, none
 
@@ -30,18 +30,23 @@ def pace(machines: Machines, names: tuple[str, ...], values: Floats) -> tuple[Fl
     return speeds, (1 - STATIC) * speeds + STATIC * slowest * machines.cores.sum(axis=1)
 
 
-def bandwidth(machines: Machines, names: tuple[str, ...], values: Floats) -> Floats:
-    """Bytes per second that the cores of each machine read together from memory."""
+def bandwidth(
+    machines: Machines, names: tuple[str, ...], values: Floats, trust: float = TRUST
+) -> Floats:
+    """Bytes per second that the cores of each machine read together from memory.
+
+    trust: weight of a measured bandwidth against the modelled one, on a logarithm
+    """
     one = values[..., columns(names, "core_bandwidth")]
     modelled_one = one[..., machines.first]
     known = np.where(np.isnan(machines.read_one), modelled_one, machines.read_one)
-    cores = (one @ machines.cores.T) * (known / modelled_one) ** TRUST
+    cores = (one @ machines.cores.T) * (known / modelled_one) ** trust
     limits = cores**-3 + (values[..., machines.bus_share] * machines.bus) ** -3
     port = values[..., names.index("other.cluster_bandwidth"), None]
     ports = np.maximum(machines.fabric, 1) * port
     modelled = (limits + np.where(machines.fabric > 0, ports**-3, 0.0)) ** (-1 / 3)
     measured = np.where(np.isnan(machines.read_all), modelled, machines.read_all)
-    reached: Floats = modelled * (measured / modelled) ** TRUST
+    reached: Floats = modelled * (measured / modelled) ** trust
     return reached
 
 
