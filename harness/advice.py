@@ -6,7 +6,7 @@ import csv
 import io
 from collections.abc import Sequence
 
-from harness import best_use, contenders
+from harness import best_use, codesign, contenders
 from harness.best_use import Standing
 from harness.codesign import Budget, Map
 from harness.contenders import Contender
@@ -65,18 +65,14 @@ def markdown(
 ) -> str:
     """A page with a table a suite, best reached first, and what nobody scored."""
     same, among = best_use.agreement(maps, found)
-    energy = (
-        f" and at most {si(budget.joules_per_token, 'J')} a token"
-        if budget.joules_per_token
-        else ""
-    )
     lines = [
         "# What to run where, and what hardware would change it",
         "",
-        f"Made by `{command}`: decoding at least {budget.tokens_per_second:g} tokens/s{energy} "
-        f"behind {budget.depth:,} tokens of context.",
+        f"Made by `{command}`: what decodes {budget}.",
         "",
         "![co-design map](codesign.png)",
+        "",
+        codesign.KEY,
     ]
     for text in ABOUT:
         lines += ["", text.format(like=like, same=same, among=among)]
@@ -127,6 +123,7 @@ def _better(one: Standing) -> str:
     needs = [] if 1.0 in one.lacks else [" or ".join(ways) or "more than x64 of both"]
     if one.better_bytes > one.place.memory_bytes:
         needs.append(f"{size(one.better_bytes)} of memory")
+    needs = needs or ["less energy a token"]
     return f"{one.better.name}: {', and '.join(needs)}"
 
 

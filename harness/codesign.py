@@ -29,6 +29,12 @@ from targets.profile import Device
 SIDE = 80  # machines along each side of a map
 BANDWIDTHS = (2e9, 4e11)  # reached [B/s], the ends of a map
 COMPUTES = (2e9, 2e12)  # reached [multiply-adds/s]
+KEY = (  # what is drawn, in words
+    "A colour is a model, the lighter the fewer its bits. Named is the least of those whose "
+    "quality cannot be told from the best that holds: more bits buy nothing that was measured. Hatched: "
+    "only formats in which nobody scored these models would hold. Dots: devices with that much "
+    "memory, but not that of the suite's next panel; those beyond the axes are in the table."
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -38,6 +44,10 @@ class Budget:
     tokens_per_second: float = 10.0
     joules_per_token: float | None = None
     depth: int = 2048
+
+    def __str__(self) -> str:
+        energy = f", at most {self.joules_per_token:g} J a token" if self.joules_per_token else ""
+        return f"{self.tokens_per_second:g} tokens/s or more{energy}, behind {self.depth:,} tokens"
 
     def __post_init__(self) -> None:
         for value in (self.tokens_per_second, self.joules_per_token):

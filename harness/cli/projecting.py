@@ -133,6 +133,9 @@ def crossover(
 
 @app.command("map", epilog="Example: edgewise map --tokens-per-second 10 --write results/codesign")
 def codesign_map(
+    device: Annotated[
+        list[str] | None, typer.Option(help="All by default; may be repeated.")
+    ] = None,
     tokens_per_second: Annotated[float, typer.Option(help="What a decode must reach.")] = 10.0,
     joules_per_token: Annotated[
         float | None, typer.Option(help="And what it may take at most.")
@@ -156,11 +159,12 @@ def codesign_map(
         tokens_per_second=tokens_per_second, joules_per_token=joules_per_token, depth=depth
     )
     memories = [judge.parse_bytes(text) for text in memory or ("3GiB", "7GiB", "28GiB", "60GiB")]
-    known, base, devices = fit(), load_device(like), profile.load_all(devices_folder())
+    known, base = fit(), load_device(like)
+    devices = [load_device(name) for name in device or profile.names(devices_folder())]
     found = [
-        best_use.standing(suite, device, budget, known)
+        best_use.standing(suite, place, budget, known)
         for suite in contenders.suites()
-        for device in devices
+        for place in devices
     ]
     if as_json:
         show_json(found)
@@ -170,6 +174,7 @@ def codesign_map(
     )
     command += f" --joules-per-token {joules_per_token:g}" if joules_per_token else ""
     command += "".join(f" --memory {text}" for text in memory or ())
+    command += "".join(f" --device {name}" for name in device or ())
     maps = [
         each
         for suite in contenders.suites()
@@ -184,8 +189,6 @@ def codesign_map(
     places = {one.place.device: one.place for one in found}
     figure = codesign_figure(
         maps, list(places.values()), write / "codesign",
-        f"Best quality that decodes {tokens_per_second:g} tokens/s or more behind {depth:,} tokens "
-        "(projected)",
-        load(DEFAULT).project.devices,
+        f"Best quality that decodes {budget} (projected)", load(DEFAULT).project.devices,
     )  # fmt: skip
     note(f"wrote {write}/codesign.csv, {write}/README.md, {figure}")

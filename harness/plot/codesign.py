@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from harness import contenders
-from harness.codesign import Map, within
+from harness.codesign import KEY, Map, within
 from harness.contenders import NO_EVIDENCE, NOTHING, Contender
 from harness.errors import BadInput
 from harness.plot.style import BLACK, GREY, PALETTE, WIDTH, new, paper, save, short, ticks
@@ -24,18 +25,6 @@ COLUMNS = 2
 LIGHTEST = 0.8  # how far towards white the format of fewest bits of a model goes
 WORDS = {NOTHING: "nothing holds", NO_EVIDENCE: "no evidence"}
 AROUND = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))  # of a point
-
-
-KEY = """\
-A colour is a model, the lighter the fewer its bits.
-Named is the least of those whose quality cannot
-be told from the best that holds: more bits buy
-nothing that was measured.
-Hatched: only formats in which nobody
-scored these models would hold.
-Dots: devices with that much memory, but not
-that of the next panel. Those beyond the axes
-and all numbers are in the table."""
 
 
 @paper()
@@ -80,7 +69,15 @@ def codesign_figure(
 def _key(axes: Axes) -> None:
     """What is drawn, in words, where a panel is left over."""
     axes.set_axis_off()
-    axes.text(0.02, 0.95, KEY, transform=axes.transAxes, va="top", fontsize=7, linespacing=1.5)
+    axes.text(
+        0.02,
+        0.95,
+        textwrap.fill(KEY, 52),
+        transform=axes.transAxes,
+        va="top",
+        fontsize=7,
+        linespacing=1.5,
+    )
 
 
 def _colours(maps: Sequence[Map]) -> Mapping[tuple[str, str], tuple[float, ...]]:
