@@ -32,8 +32,9 @@ COMPUTES = (2e9, 2e12)  # reached [multiply-adds/s]
 KEY = (  # what is drawn, in words
     "A colour is a model, the lighter the fewer its bits. Named is the least of those whose "
     "quality cannot be told from the best that holds: more bits buy nothing that was measured. "
-    "Hatched: only formats in which nobody scored these models would hold. Dots: devices with that much "
-    "memory, but not that of the suite's next panel; those beyond the axes are in the table."
+    "Hatched: only formats in which nobody scored these models would hold. Dots: devices with "
+    "that much memory, but not that of the suite's next panel; those beyond the "
+    "axes are in the table."
 )
 
 
