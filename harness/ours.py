@@ -28,6 +28,7 @@ CYCLES = ("row", "output", "input", *UNPACKED)  # beside the products
 INT8 = ("int8_decode", "int8_prefill")  # operations of products
 FLOAT = ("float_decode", "float_prefill")
 BESIDE = ("attention_decode", "attention_prefill", "scan")  # operations, float32
+CALLS_OF_A_LAYER, MATRICES_OF_A_LAYER = 12, 7  # of an attention and a gated ffn
 COUNTS = ("call", "element", *CYCLES, *INT8, *FLOAT, *BESIDE)
 
 
@@ -53,6 +54,32 @@ def counts(workload: Workload) -> Mapping[str, float]:
                     found[form] += weights * passes
         else:
             found[_beside(call.kernel, phase)] += call.count * call.operations
+    return dict(found)
+
+
+def totals(
+    weights: Mapping[str, float], others: float, layers: float, width: float, tokens: int
+) -> Mapping[str, float]:
+    """The counts of a model of which no more is known than its layers and their width.
+
+    weights: format -> multiply-adds with weights in a step; others: those without
+    """
+    phase = "prefill" if tokens > 1 else "decode"
+    passes = math.ceil(tokens / AT_ONCE)
+    rows = sum(weights.values()) / tokens / width
+    found: defaultdict[str, float] = defaultdict(float)
+    found["call"] = CALLS_OF_A_LAYER * layers * passes
+    found["row"] = rows * passes
+    found[f"attention_{phase}"] = 2 * others
+    if phase == "prefill":
+        found["output"] = rows * tokens
+        found["input"] = MATRICES_OF_A_LAYER * layers * width * tokens
+    for form, count in weights.items():
+        name = next((n for n in UNPACKED if form.startswith(n)), "")
+        floats = name in ("f16", "sparse") or form.startswith("f32")
+        found[f"{'float' if floats else 'int8'}_{phase}"] += 2 * count
+        if name:
+            found[name] += count / tokens * passes
     return dict(found)
 
 

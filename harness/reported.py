@@ -9,16 +9,16 @@ import math
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cache
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from harness import roofline
+from harness import ours, roofline
 from harness.errors import BadInput
-from harness.settings import Setting, Work
+from harness.settings import OURS, Setting, Work
 from targets.profile import Device
 
 Phase: TypeAlias = Literal["prefill", "decode"]
@@ -249,6 +249,9 @@ def _work(
         streamed_bytes=weight_bytes + state,
         resident_bytes=weight_bytes + state,
     )
+    if engine == OURS:
+        counts = ours.totals(weights, work.others, found.layers, found.width, new)
+        work = replace(work, counts=counts)
     return work, weight_bytes * found.total / found.streamed + state
 
 

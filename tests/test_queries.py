@@ -13,7 +13,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness import calibrate, correct, observations, queries, reported, roofline
+from harness import (
+    calibrate,
+    candidates,
+    correct,
+    observations,
+    ours,
+    project,
+    queries,
+    reported,
+    roofline,
+    workload,
+)
 from harness import settings as arrays
 from harness.errors import BadInput
 from targets.profile import load, load_all
@@ -317,3 +328,30 @@ def test_a_correction_written_out_reads_back_the_same(tmp_path):
     (tmp_path / "x.measured.json").write_text('{"device": "x", "seen": []}')
     with pytest.raises(BadInput, match="is no correction"):
         correct.load_all(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["attention:110m@int4", "attention:500m@int8", "attention:nano"])
+@pytest.mark.parametrize("run", ["tg64", "pp512"])
+def test_a_model_known_by_its_size_alone_runs_on_our_engine_as_its_calls_do(name, run):
+    recipe = candidates.parse(name)
+    shape, fitted, device = candidates.final_shape(recipe), roofline.load(), load("rpi5")
+    exact = project.work_of(workload.build(recipe, shape, workload.parse(run)))
+    rough = ours.totals(exact.weights, exact.others, shape.layers, shape.width, exact.tokens)
+    known, guessed = (
+        calibrate.steps(
+            [
+                arrays.Setting(
+                    work=replace(exact, counts=c), device=device, threads=4, engine="numba"
+                )
+            ],
+            fitted,
+        )[0]
+        for c in (exact.counts, rough)
+    )
+    assert guessed == pytest.approx(known, rel=0.15)
+
+
+def test_a_question_about_our_engine_counts_its_work():
+    rows = "".join(f"rpi5,Llama-2-7B,,int4,,numba,4,prefill,pp{n}\n" for n in (128, 8192))
+    shallow, deep = (float(found["tokens_per_s"]) for found in ask(rows))
+    assert 1.2 * deep < shallow
