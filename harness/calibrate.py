@@ -8,13 +8,14 @@ from dataclasses import replace
 
 import numpy as np
 
-from harness import correct, intervals, roofline
+from harness import intervals, likeness, roofline
 from harness.arrays import Floats
 from harness.errors import BadInput
+from harness.hardware import isa
 from harness.observations import Observation
 from harness.roofline import Fit
 from harness.scores import Left, errors, left_of
-from harness.settings import Setting, isa, pairs, points
+from harness.settings import Setting, pairs, points
 
 MODEL = "roofline-2"
 NOISE = 0.2  # standard deviation of a logarithm of seconds that the fit takes for granted
@@ -40,7 +41,7 @@ def calibrate(observations: Sequence[Observation], left: Sequence[Left] | None =
         provenance={
             **fitted.provenance,
             "interval": "90 %, conformal over SoCs left out, scaled by what is doubtful",
-            "variances": correct.fit_variances(
+            "variances": likeness.fit_variances(
                 [(o.setting, x.residual) for x in left if not (o := x.observation).distrusted]
             ),
         },

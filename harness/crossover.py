@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness import candidates, correct, forecast, project, roofline, settings, workload
+from harness import candidates, forecast, likeness, project, roofline, settings, workload
 from harness.arrays import Floats
 from harness.errors import BadInput
 from harness.records import Recipe, Workload
@@ -72,7 +72,7 @@ def crossovers(
     fit = fit or roofline.load()
     if not devices or not formats:
         raise BadInput("nothing to compare: name at least one device and one format")
-    reach = REACH * math.sqrt(2 * correct.variances(fit)["noise"])
+    reach = REACH * math.sqrt(2 * likeness.variances(fit)["noise"])
     depths = np.unique(np.append(0, np.geomspace(1, DEEPEST, STEPS).round())).astype(int)
     active = np.geomspace(LEAST, 1, STEPS)
     found = []

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from harness import roofline
+from harness.hardware import isa
 from harness.roofline import Fit
-from harness.settings import Setting, isa
+from harness.settings import Setting
 from targets.profile import Device, all_facts
 
 SMALL_BYTES = 5e8  # below, what a layer costs whatever its size weighs as much as its bytes

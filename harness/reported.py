@@ -5,18 +5,12 @@ Blanks are filled by stated defaults, each with a note; what cannot be filled ra
 
 from __future__ import annotations
 
-import math
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from fnmatch import fnmatchcase
-from functools import cache
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
-import numpy as np
-
-from harness import ours, roofline
+from harness import generations, llms, ours, roofline
 from harness.errors import BadInput
 from harness.settings import OURS, Setting, Work
 from targets.profile import Device
@@ -25,36 +19,10 @@ Phase: TypeAlias = Literal["prefill", "decode"]
 PROMPT, DEPTH = 256, 128  # tokens where a line does not state them
 SHORT = 25  # tokens of a "short prompt"
 MOST_TOKENS = 10_000_000
-LIMITS = {"params_b": (1e-6, 1e5), "weight_bytes": (1e3, 1e15)}  # of what a row states
 LITTLE = ("little", "gracemont", "apple_little")  # left idle where a line does not say otherwise
 PHONE_THREADS = 4
 HEAD_BITS = {"bitnet": 16.0}  # of the head beside layers of 1 to 2 bits; others:
 HEAD_BITS_OTHERWISE = 6.6
-# Kernels that llama.cpp had by when [years]: its pull requests 6414 (tiles), 9921 (repacking
-# Q4_0 at load), 12332 (Q4_K)
-TILED, REPACKED, REPACKED_K = 2024.3, 2024.85, 2025.25
-# When its builds were tagged: (number, year)
-BUILDS = (
-    (1000, 2023.63), (1500, 2023.85), (2000, 2024.08), (2600, 2024.26), (3000, 2024.40),
-    (3500, 2024.59), (4000, 2024.83), (4400, 2025.0), (4900, 2025.2), (5500, 2025.41),
-    (6000, 2025.57), (6500, 2025.71), (7000, 2025.86), (7500, 2025.98), (8200, 2026.17),
-)  # fmt: skip
-COMMITS = {"14b699ec": 2024.99, "a1cfb64": 2024.7, "335acd2": 2023.6, "3891": 2024.77}
-MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-LLAMA = ("llama_2023", "llama_2024", "llama_cpp")  # generations of one engine
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Model:
-    """What a token needs of a language model [10^9 parameters]; see calibration/models.toml."""
-
-    layers: float
-    width: float
-    kv: float
-    streamed: float
-    head: float
-    total: float
-    known: bool
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,69 +51,14 @@ def read(row: Mapping[str, str], device: Device) -> Line:
     if max(tokens, depth) > MOST_TOKENS:
         raise BadInput(f"context_or_n is {row['context_or_n']!r}, more than {MOST_TOKENS:,} tokens")
     threads = _threads(row.get("threads", ""), device, notes)
-    engine = engine_family(row.get("engine", ""), notes)
-    found = model(row.get("model", ""), _number(row, "params_b"), notes)
+    engine = generations.engine_family(row.get("engine", ""), notes)
+    found = llms.model(row.get("model", ""), _number(row, "params_b"), notes)
     work, stored = _work(row, found, engine, phase, tokens, depth, notes)
-    kernel = _kernel(row.get("engine", ""), engine, next(iter(work.weights)), device)
+    kernel = generations.kernel(row.get("engine", ""), engine, next(iter(work.weights)), device)
     setting = Setting(work=work, device=device, threads=threads, engine=engine, kernel=kernel)
     return Line(
         setting=setting, phase=phase, tokens=tokens, stored_bytes=stored, notes=tuple(notes)
     )
-
-
-def engine_family(name: str, notes: list[str]) -> str:
-    """The family of engines; of llama.cpp the generation by build, commit or date."""
-    if not name.strip():
-        notes.append("engine not stated: llama.cpp of today assumed")
-        return "llama_cpp"
-    family = roofline.family("engine", name) or "other"
-    if family == "other":
-        notes.append(f"engine {name!r} is of no known family")
-    year = _year(name)
-    if family in LLAMA and year is not None:
-        return LLAMA[(year >= 2024) + (year >= REPACKED + 0.15)]
-    return family
-
-
-def model(name: str, parameters: float, notes: list[str]) -> Model:
-    """By name; an unknown one is like a Llama of its size. Raises BadInput without any size."""
-    wanted = re.sub(r"[_ ]+", "-", name.strip().lower())
-    family = re.split(r"[-\d]", wanted)[0]
-    for pattern, numbers in _tables()["model"].items():
-        # llama-bench says but "llama 3B" and the number of parameters
-        alike = family and pattern.startswith(family) and parameters > 0
-        same = alike and abs(numbers[-1] / parameters - 1) < 0.02
-        if fnmatchcase(wanted, pattern) or (same and re.fullmatch(r"[a-z]+\d*-[\d.]+[bm]", wanted)):
-            layers, width, kv, streamed, head, total = numbers
-            return Model(
-                layers=layers, width=width, kv=kv, streamed=streamed, head=head,
-                total=max(parameters or total, streamed), known=True,
-            )  # fmt: skip
-    stated, active = _sizes(wanted)
-    total = parameters or stated
-    if total <= 0:
-        raise BadInput(f"model {name!r} is in no table, and neither it nor params_b gives its size")
-    _check("params_b", total, f"{total:g} by the name of {name!r}")
-    streamed = min(active or total, total)
-    sizes = np.log([0.1, 0.5, 1.5, 3.0, 7.0, 13.0, 33.0, 70.0])
-    layers = float(np.interp(math.log(total), sizes, [16, 24, 26, 28, 32, 40, 60, 80]))
-    width = (1e9 * streamed / (12 * layers)) ** 0.5
-    notes.append(f"model {name!r} is in no table: layers and width like a Llama of its size")
-    head = min(0.2 * streamed, 64e-6 * width)
-    return Model(
-        layers=layers, width=width, kv=width, streamed=streamed, head=head, total=total, known=False
-    )
-
-
-def _sizes(name: str) -> tuple[float, float]:
-    """Parameters of a name such as "foo-30b-a3b": all and those in use; 0 where it has none."""
-    found = [
-        float(number) * (1 if unit == "b" else 1e-3)
-        for number, unit in re.findall(r"(?<![a-z0-9.])e?(\d+(?:\.\d+)?)([bm])(?![a-z])", name)
-    ]
-    used = re.search(r"a(\d+(?:\.\d+)?)([bm])(?![a-z])", name)
-    active = float(used[1]) * (1 if used[2] == "b" else 1e-3) if used else 0.0
-    return (found[0] if found else 0.0), active
 
 
 def _phase(row: Mapping[str, str]) -> Phase:
@@ -204,7 +117,7 @@ def _threads(text: str, device: Device, notes: list[str]) -> int:
 
 def _work(
     row: Mapping[str, str],
-    found: Model,
+    found: llms.Model,
     engine: str,
     phase: Phase,
     tokens: int,
@@ -232,9 +145,9 @@ def _work(
         weight_bytes = stated * found.streamed / found.total
     elif family == "ternary":
         layers = found.streamed - found.head
-        weight_bytes = 1e9 * (layers * _bits(form) + found.head * bits) / 8
+        weight_bytes = 1e9 * (layers * llms.bits(form) + found.head * bits) / 8
     else:
-        weight_bytes *= _bits(form) / 8
+        weight_bytes *= llms.bits(form) / 8
     new = tokens if phase == "prefill" else 1
     seen = depth + (tokens / 2 if phase == "prefill" else 0)
     state = 2 * found.layers * found.kv * seen
@@ -263,65 +176,5 @@ def _number(row: Mapping[str, str], key: str) -> float:
         value = float(text)
     except ValueError:
         raise BadInput(f"{key} is {text!r}, must be a number, or blank") from None
-    _check(key, value, repr(text))
+    llms.check(key, value, repr(text))
     return value
-
-
-def _check(key: str, value: float, text: str) -> None:
-    low, high = LIMITS[key]
-    if not low <= value <= high:
-        raise BadInput(f"{key} is {text}, must be from {low:g} to {high:g}, or blank")
-
-
-def _bits(name: str) -> float:
-    for pattern, bits in _tables()["bits"].items():
-        if fnmatchcase(name, pattern):
-            return float(bits)
-    raise BadInput(f"no bits per weight known for format {name!r}; state weight_bytes")
-
-
-def _kernel(name: str, family: str, form: str, device: Device) -> str:
-    """How this engine, then, multiplied matrices of this format on this machine."""
-    name = name.lower()
-    arm = "neon" in device.clusters[0].isa
-    if family in ("mnn", "executorch", "litert", "cactus"):
-        return "mnn" if family == "mnn" else "xnnpack"
-    if family == "ik_llama":
-        return "repacked" if "-rtr" in name else "tiled"
-    if "llamafile-0.6" in name or family in ("tmac", "bitnet", "rwkv", "llama_2023"):
-        return "vector"
-    small = form.startswith(("q4_0", "iq4_nl"))
-    if "q4_0_4" in form or "q4_0_8" in form:
-        return "repacked"
-    year = _year(name)
-    if year is None:
-        year = 2025.5
-    if "llamafile" in name:
-        return "tiled"
-    if year >= REPACKED and small and (arm or year >= REPACKED_K):
-        return "repacked"
-    if year >= REPACKED_K and form.startswith("q4_k"):
-        return "repacked"
-    tiles = small or form.startswith(("f16", "bf16", "q8_0", "q5_0", "f32"))
-    return "tiled" if year >= TILED and tiles else "vector"
-
-
-def _year(name: str) -> float | None:
-    """When an engine's build is from, by its number, commit or date; None when it says none."""
-    name = name.lower()
-    for commit, year in COMMITS.items():
-        if re.search(rf"\b{commit}", name):
-            return year
-    if build := re.search(r"\bb(\d{4,5})\b", name):
-        numbers, years = zip(*BUILDS, strict=True)
-        return float(np.interp(int(build[1]), numbers, years))
-    if date := re.search(r"\b(20[12]\d)(?:-(\d\d))?", name):
-        month = re.search(rf"\b({'|'.join(MONTHS)})[a-z]*[ -]+20[12]\d", name)
-        months = int(date[2]) - 0.5 if date[2] else MONTHS.index(month[1]) + 0.5 if month else 6
-        return int(date[1]) + months / 12
-    return None
-
-
-@cache
-def _tables() -> dict[str, dict[str, Any]]:
-    return tomllib.loads((roofline.FOLDER / "models.toml").read_text(encoding="utf-8"))

@@ -12,7 +12,7 @@ from itertools import combinations
 
 import numpy as np
 
-from harness import correct, intervals, roofline
+from harness import intervals, likeness, roofline
 from harness.arrays import Floats
 from harness.doubts import doubts
 from harness.intervals import COVERAGE, Error
@@ -124,8 +124,8 @@ def after_one(left: Sequence[Left], phase: str, fit: Fit) -> tuple[float, int]:
         for y in rows:
             if x is y or not _same_place(x.observation, y.observation):
                 continue
-            one = correct.miss(y.observation.setting, y.residual)
-            shift, _ = correct.adjust((one,), setting, fit)
+            one = likeness.miss(y.observation.setting, y.residual)
+            shift, _ = likeness.adjust((one,), setting, fit)
             errors.append(abs(math.exp(x.residual - shift) - 1))
         if errors:
             found.append(float(np.median(errors)))

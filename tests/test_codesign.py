@@ -16,7 +16,7 @@ from harness import (
     best_use,
     codesign,
     contenders,
-    correct,
+    likeness,
     queries,
     reported,
     roofline,
@@ -261,7 +261,9 @@ def test_measurements_of_a_device_change_what_it_is_best_used_for(fit):
     device = load("rpi5")
     before = best_use.standing(BITNET, device, Budget(), fit)
     line = reported.read(before.chosen.asked(2048), device)
-    misses = tuple(correct.miss(replace(line.setting, threads=n), math.log(2.0)) for n in (1, 2, 4))
+    misses = tuple(
+        likeness.miss(replace(line.setting, threads=n), math.log(2.0)) for n in (1, 2, 4)
+    )
     after = best_use.standing(BITNET, device, Budget(), replace(fit, misses={"rpi5": misses}))
     assert after.chosen is None or after.chosen.score[0] > before.chosen.score[0]
     assert after.lacks[0] > 1

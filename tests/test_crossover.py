@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness import candidates, correct, crossover, roofline, workload
+from harness import candidates, crossover, likeness, roofline, workload
 from harness.errors import BadInput, HarnessError
 from harness.project import project
 from targets.profile import load
@@ -37,7 +37,7 @@ def seconds(device, candidate, depth=0, active=None):
 
 
 def reach():
-    return 1.645 * math.sqrt(2 * correct.variances(roofline.load())["noise"])
+    return 1.645 * math.sqrt(2 * likeness.variances(roofline.load())["noise"])
 
 
 def test_either_side_of_a_context_length_projections_disagree_on_who_is_faster(found):

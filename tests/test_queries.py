@@ -17,6 +17,9 @@ from harness import (
     calibrate,
     candidates,
     correct,
+    generations,
+    likeness,
+    llms,
     observations,
     ours,
     project,
@@ -203,7 +206,7 @@ def test_a_model_without_a_cache_takes_no_longer_at_depth():
     ],
 )
 def test_engines_belong_to_generations(name, family):
-    assert reported.engine_family(name, []) == family
+    assert generations.engine_family(name, []) == family
 
 
 @pytest.mark.parametrize(
@@ -216,13 +219,13 @@ def test_engines_belong_to_generations(name, family):
     ],
 )
 def test_a_model_of_no_table_gets_its_size_from_its_name(name, total, active):
-    found = reported.model(name, 0.0, notes := [])
+    found = llms.model(name, 0.0, notes := [])
     assert (found.total, found.streamed) == pytest.approx((total, active))
     assert any("in no table" in note for note in notes)
 
 
 def test_the_table_of_models_hangs_together():
-    for pattern, (layers, width, kv, streamed, head, total) in reported._tables()["model"].items():
+    for pattern, (layers, width, kv, streamed, head, total) in llms._tables()["model"].items():
         assert 0 < head < streamed <= total * 1.01, pattern
         assert layers >= 4, pattern
         assert kv <= 2 * width, pattern
@@ -312,11 +315,11 @@ def test_a_measurement_pulls_its_own_point_most_and_narrows_its_interval():
     setting = replace(setting, threads=4)
     projected = float(calibrate.steps([setting], fit)[0])
     known = correct.misses(measured(1.5 * projected), setting.device, fit)
-    shift, kept = correct.adjust(known, setting, fit)
+    shift, kept = likeness.adjust(known, setting, fit)
     assert 0.5 * math.log(1.5) < shift < math.log(1.5)
     assert 0.3 < kept < 0.8
     other = replace(setting, engine="mnn")
-    less, wider = correct.adjust(known, other, fit)
+    less, wider = likeness.adjust(known, other, fit)
     assert 0 < less < shift
     assert kept < wider < 1
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from harness import calibrate, correct, forecast, observations, roofline, scores, store, truth
+from harness import calibrate, forecast, likeness, observations, roofline, scores, store, truth
 from harness.errors import BadInput
 from targets.profile import load_all
 
@@ -118,8 +118,8 @@ def test_an_interval_that_one_measurement_narrows_still_holds(left, phase):
         for y in rows:
             if x is y or not scores._same_place(x.observation, y.observation):
                 continue
-            one = correct.miss(y.observation.setting, y.residual)
-            shift, kept = correct.adjust((one,), x.observation.setting, fit)
+            one = likeness.miss(y.observation.setting, y.residual)
+            shift, kept = likeness.adjust((one,), x.observation.setting, fit)
             held[x.observation.group].append(abs(x.residual - shift) <= half * kept)
             widths.append(kept)
     shares = [sum(inside) / len(inside) for inside in held.values()]
