@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from harness import evidence, frame
 from harness.evidence import Reading
 from harness.metrics import fraction_of_limit
-from harness.records import Row
+from harness.records import Projected, Row
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -23,10 +23,8 @@ LEGEND = (
     "~ projected, with its 90 % interval, sustained unless a note says burst; "
     "measured: median with its 95 % interval; "
     "of limit: of memory bandwidth (decode; cache: of that of the last-level cache, which smaller "
-    "caches exceed) or of peak arithmetic (prefill, train)"
+    "caches exceed) or of peak arithmetic (prefill, train); of a projection what binds it"
 )
-
-
 PREFIXES = {-12: "p", -9: "n", -6: "µ", -3: "m", 0: "", 3: "k", 6: "M", 9: "G", 12: "T"}
 WIDE = 120  # columns that hold a cell with its interval on one line
 
@@ -138,6 +136,8 @@ def _quality(row: Row) -> tuple[str, ...]:
 
 
 def _limit(row: Row) -> tuple[str, ...]:
+    if isinstance(row.seconds, Projected):
+        return (row.seconds.bound or "-",)
     fraction, note = fraction_of_limit.value(row), fraction_of_limit.note(row)
     if fraction is None:
         return tuple((note or "-").split())
