@@ -45,14 +45,30 @@ def read(path: Path, device: str) -> list[Line]:
 
 def _rows(text: str) -> Sequence[Mapping[str, Any]]:
     """The table's rows, whatever it is written in."""
-    if text.startswith("["):
-        return list(json.loads(text))
-    if text.startswith("{"):
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
+    if text.startswith(("[", "{")):
+        rows = json.loads(text) if text.startswith("[") else map(json.loads, _filled(text))
+        return [_object(row) for row in rows]
     table = [line for line in text.splitlines() if line.lstrip().startswith("|")]
     if table:
         return _markdown(table)
     return list(csv.DictReader(io.StringIO(text)))
+
+
+def _filled(text: str) -> list[str]:
+    return [line for line in text.splitlines() if line.strip()]
+
+
+def _object(row: object) -> Mapping[str, Any]:
+    if not isinstance(row, dict):
+        raise ValueError(f"{row!r} is no row of it")
+    return row
+
+
+def _rate(value: object) -> str:
+    try:
+        return str(float(str(value)))
+    except ValueError:
+        raise ValueError(f"{str(value).strip()!r} is no number of tokens per second") from None
 
 
 def _markdown(table: Sequence[str]) -> list[Mapping[str, Any]]:
@@ -103,7 +119,7 @@ def _native(row: Mapping[str, Any], device: str) -> Line | None:
         "threads": str(row.get("n_threads") or ""),
         "phase": "prefill" if prompt else "decode",
         "context_or_n": f"{test} @ d{depth}" if depth else test,
-        "tokens_per_s": str(float(row["avg_ts"])),
+        "tokens_per_s": _rate(row["avg_ts"]),
     }
 
 
@@ -130,7 +146,7 @@ def _shown(row: Mapping[str, Any], device: str) -> Line | None:
         "threads": str(row.get("threads") or ""),
         "phase": "prefill" if test[1] == "pp" else "decode",
         "context_or_n": str(row["test"]).strip(),
-        "tokens_per_s": str(float(re.split(r"±|\+/-", str(row["t/s"]))[0])),
+        "tokens_per_s": _rate(re.split(r"±|\+/-", str(row["t/s"]))[0]),
     }
 
 

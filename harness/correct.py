@@ -21,7 +21,7 @@ from harness.records import Miss
 from harness.roofline import Fit
 from harness.settings import Setting, Work, points
 from targets import profile
-from targets.profile import Device
+from targets.profile import Device, ProfileError
 
 SUFFIX = ".measured.json"
 FURTHEST = 1.4  # what one measurement may say of a device [logarithm]
@@ -50,13 +50,15 @@ class Correction:
 def informed(fit: Fit, folder: Path | None) -> Fit:
     """The fit with what was measured on devices of a folder, so that it projects them closer.
 
-    Raises BadInput on a broken correction, ProfileError on one of an unknown device.
+    Raises BadInput on a broken correction, and on one of an unknown device.
     """
-    found = load_all(folder)
-    return replace(
-        fit,
-        misses={n: misses(one, profile.load(n, folder), fit) for n, one in found.items()},
-    )
+    known = {}
+    for name, one in load_all(folder).items():
+        try:
+            known[name] = misses(one, profile.load(name, folder), fit)
+        except ProfileError as error:
+            raise BadInput(f"{file_of(name, folder)} cannot be used: {error}") from None
+    return replace(fit, misses=known)
 
 
 def corrected(
@@ -131,32 +133,45 @@ def told(correction: Correction, device: Device, fit: Fit) -> list[str]:
     return lines
 
 
-def save(correction: Correction, folder: Path) -> Path:
-    """Beside the profiles of a folder, as NAME.measured.json."""
-    path = folder / f"{correction.device}{SUFFIX}"
-    path.write_text(json.dumps(asdict(correction), indent=1) + "\n", encoding="utf-8")
-    return path
+def joined(before: Correction, now: Correction) -> Correction:
+    """What was measured before and now; a run that was measured again counts as it is now."""
+
+    def run(seen: Seen) -> Seen:
+        return replace(seen, seconds=1.0, source="")
+
+    again = [run(seen) for seen in now.seen]
+    kept = (seen for seen in before.seen if run(seen) not in again)
+    return replace(now, seen=(*kept, *now.seen))
+
+
+def file_of(device: str, folder: Path | None) -> Path:
+    """Where a correction lies: beside the profiles of a folder."""
+    return (folder or Path()) / f"{device}{SUFFIX}"
+
+
+def as_json(correction: Correction) -> str:
+    return json.dumps(asdict(correction), indent=1) + "\n"
 
 
 def load_all(folder: Path | None) -> dict[str, Correction]:
     """The corrections in a folder, by device. Raises BadInput on a broken one."""
-    if folder is None:
-        return {}
-    found = {}
-    for path in sorted(folder.glob(f"*{SUFFIX}")):
-        try:
-            raw = json.loads(path.read_text(encoding="utf-8"))
-            seen = tuple(Seen(**{**each, "work": Work(**each["work"])}) for each in raw["seen"])
-            usable = all(s.seconds > 0 and math.isfinite(s.seconds) for s in seen) and seen
-            if not usable:
-                raise ValueError("no measurement above 0 s")
-            found[str(raw["device"])] = Correction(device=str(raw["device"]), seen=seen)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise BadInput(
-                f"{path} is no correction ({error!r}); `edgewise calibrate --device NAME --from "
-                "FILE` writes one"
-            ) from None
-    return found
+    paths = sorted(folder.glob(f"*{SUFFIX}")) if folder else []
+    return {found.device: found for found in map(load, paths)}
+
+
+def load(path: Path) -> Correction:
+    """One correction. Raises BadInput."""
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        seen = tuple(Seen(**{**each, "work": Work(**each["work"])}) for each in raw["seen"])
+        if not seen or not all(s.seconds > 0 and math.isfinite(s.seconds) for s in seen):
+            raise ValueError("no measurement above 0 s")
+        return Correction(device=str(raw["device"]), seen=seen)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise BadInput(
+            f"{path} is no correction ({error!r}); move it away, and `edgewise calibrate --device "
+            "NAME --from FILE` writes another"
+        ) from None
 
 
 def _setting(seen: Seen, device: Device) -> Setting:

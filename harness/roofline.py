@@ -162,8 +162,8 @@ def load(path: Path = FIT) -> Fit:
         raise BadInput(f"{path} is no fit ({error!r}); `edgewise calibrate` writes one") from None
 
 
-def save(fit: Fit, path: Path) -> None:
-    """Write the fit so that `load` finds it again."""
+def as_json(fit: Fit) -> str:
+    """The fit as `load` reads it."""
     raw = {
         "model": fit.model,
         "intervals": fit.intervals,
@@ -172,7 +172,7 @@ def save(fit: Fit, path: Path) -> None:
             n: float(f"{v:.6g}") for n, v in zip(fit.names, fit.values.tolist(), strict=True)
         },
     }
-    path.write_text(json.dumps(raw, indent=1) + "\n", encoding="utf-8")
+    return json.dumps(raw, indent=1) + "\n"
 
 
 @cache

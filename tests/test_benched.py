@@ -91,9 +91,10 @@ def test_a_table_of_our_columns_is_taken_as_it_is(tmp_path):
         ("", "holds no measurement"),
         ("hello\nworld\n", "no table of llama-bench"),
         ("[1, 2", "no table of llama-bench"),
-        ("[1, 2]", "no table of llama-bench"),
+        ("[1, 2]", "1 is no row of it"),
+        ('{"avg_ts": null, "n_gen": 3}', "'None' is no number of tokens per second"),
         ("| a | b |\n|---|---|\n| 1 |\n", "a row has 1 cells"),
-        ("| model | test | t/s |\n|---|---|---|\n| x | tg1 | fast |\n", "no table of llama-bench"),
+        ("| model | test | t/s |\n|---|---|---|\n| x | tg1 | fast |\n", "'fast' is no number"),
     ],
 )
 def test_what_is_no_measurement_is_refused_in_one_line(tmp_path, content, message):

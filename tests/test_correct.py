@@ -11,10 +11,10 @@ from typer.testing import CliRunner
 
 from harness import correct, forecast, queries, roofline, whatif
 from harness.cli import answers, app, fitting, projecting  # noqa: F401 - verbs
-from harness.errors import BadInput
+from harness.errors import BadInput, HarnessError
 from harness.project import project, work_of
 from harness.settings import Setting
-from targets.profile import ProfileError, load
+from targets.profile import load
 
 MODEL = "attention:110m@int4"
 SLOW = 0.7  # of the speed that the facts promise
@@ -30,7 +30,8 @@ def corrected(tmp_path):
         step = project(spec, device, 4).value / spec.tokens
         setting = Setting(work=work_of(spec), device=device, threads=4, engine="numba")
         seen.append((setting, step / SLOW, model))
-    correct.save(correct.of_settings(seen, "rpi5"), tmp_path)
+    known = correct.of_settings(seen, "rpi5")
+    correct.file_of("rpi5", tmp_path).write_text(correct.as_json(known))
     return correct.informed(fit, tmp_path)
 
 
@@ -117,6 +118,32 @@ def test_one_run_of_llama_bench_corrects_every_verb(tmp_path, monkeypatch):
     assert say("require", *limits) != before
 
 
+def test_a_second_run_joins_the_first_and_replaces_what_it_repeats(tmp_path, monkeypatch):
+    monkeypatch.setenv("EDGEWISE_DEVICES", str(tmp_path))
+    run = "| llama 1B Q4_0 | 729.75 MiB | 1.24 B | CPU | 4 | {} | {} |\n"
+
+    def measured(*lines):
+        bench = tmp_path / "bench.md"
+        bench.write_text("".join(run.format(*line) for line in lines))
+        words = ("calibrate", "--device", "rpi5", "--from", str(bench))
+        assert CliRunner().invoke(app, words).exit_code == 0
+        seen = correct.load(correct.file_of("rpi5", tmp_path)).seen
+        return {s.work.phase: s.work.tokens / s.seconds for s in seen}
+
+    assert measured(("tg128", 9.1)) == {"decode": pytest.approx(9.1)}
+    assert measured(("pp512", 60.0)) == {"decode": pytest.approx(9.1), "prefill": pytest.approx(60)}
+    assert measured(("tg128", 8.5))["decode"] == pytest.approx(8.5)
+
+
+def test_a_correction_that_cannot_be_written_is_told_in_a_line(tmp_path, monkeypatch):
+    bench = tmp_path / "bench.md"
+    bench.write_text("| llama 1B Q4_0 | 729.75 MiB | 1.24 B | CPU | 4 | tg128 | 9.10 |\n")
+    correct.file_of("rpi5", tmp_path / "mine").mkdir(parents=True)
+    monkeypatch.setenv("EDGEWISE_DEVICES", str(tmp_path / "mine"))
+    done = CliRunner().invoke(app, ("calibrate", "--device", "rpi5", "--from", str(bench)))
+    assert isinstance(done.exception, HarnessError)
+
+
 def test_one_measurement_is_told_in_the_singular(corrected):
     one = replace(corrected, misses={"rpi5": corrected.misses["rpi5"][:1]})
     assert "corrected by one measurement of this device" in speeds(load("rpi5"), one)[1].flags
@@ -129,8 +156,8 @@ def test_a_broken_correction_and_one_of_no_device_are_told_in_a_line(tmp_path):
         [(Setting(work=work_of(forecast.settle(MODEL, "tg64", load("rpi5"))[0]),
                   device=load("rpi5"), threads=4, engine="numba"), 0.1, "a run")], "nowhere",
     )  # fmt: skip
-    correct.save(known, tmp_path)
-    with pytest.raises(ProfileError, match="unknown device 'nowhere'"):
+    path.write_text(correct.as_json(known))
+    with pytest.raises(BadInput, match=r"nowhere\.measured\.json .* unknown device 'nowhere'"):
         correct.informed(roofline.load(), tmp_path)
     raw = json.loads(path.read_text())
     raw["seen"][0]["seconds"] = -1

@@ -271,7 +271,7 @@ def test_our_own_rows_move_no_constant_of_other_engines(seen):
 
 def test_a_fit_written_out_reads_back_the_same(tmp_path):
     shipped = roofline.load()
-    roofline.save(shipped, tmp_path / "fit.json")
+    (tmp_path / "fit.json").write_text(roofline.as_json(shipped))
     back = roofline.load(tmp_path / "fit.json")
     np.testing.assert_array_equal(back.values, shipped.values)
     assert back.intervals == shipped.intervals

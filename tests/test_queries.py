@@ -326,7 +326,7 @@ def test_a_measurement_pulls_its_own_point_most_and_narrows_its_interval():
 
 def test_a_correction_written_out_reads_back_the_same(tmp_path):
     one = measured(0.25)
-    correct.save(one, tmp_path)
+    correct.file_of("rpi5", tmp_path).write_text(correct.as_json(one))
     assert correct.load_all(tmp_path) == {"rpi5": one}
     (tmp_path / "x.measured.json").write_text('{"device": "x", "seen": []}')
     with pytest.raises(BadInput, match="is no correction"):

@@ -86,7 +86,7 @@ def calibrate(
 ) -> None:
     """Fit the projection on published measurements, and print how wrong it is on SoCs left out."""
     from harness import calibrate as fitting
-    from harness import roofline
+    from harness import roofline, store
     from harness import truth as tables
 
     if (device is None) != (source is None):
@@ -98,7 +98,8 @@ def calibrate(
     left = _without(known, "SoC", tables.UNSEEN["SoC"], own)
     print("\n".join(tables.table({"SoC": left})))
     if write:
-        roofline.save(fitting.calibrate([*known, *own], left), roofline.FIT)
+        found = fitting.calibrate([*known, *own], left)
+        store.write_bytes(roofline.FIT, roofline.as_json(found).encode())
         note(f"wrote {roofline.FIT}")
 
 
@@ -142,8 +143,9 @@ def _without(
 
 
 def _correct(name: str, source: Path) -> None:
-    """Say what a few measurements of a device change; keep them beside a folder's profiles."""
-    from harness import benched, correct, forecast, observations, roofline
+    """Say what a few measurements of a device change; keep them beside a folder's profiles, with
+    those from before."""
+    from harness import benched, correct, forecast, observations, roofline, store
 
     place, folder = load_device(name), devices_folder()
     if source.is_dir():
@@ -158,7 +160,12 @@ def _correct(name: str, source: Path) -> None:
     if folder is None:
         note("give `edgewise --devices FOLDER ...` to keep this correction beside your profiles")
     else:
-        note(f"wrote {correct.save(found, folder)}; verbs with --devices {folder} use it")
+        path, new = correct.file_of(name, folder), len(found.seen)
+        if path.exists():
+            found = correct.joined(correct.load(path), found)
+        store.write_bytes(path, correct.as_json(found).encode())
+        before = f", {len(found.seen) - new} from before" if len(found.seen) > new else ""
+        note(f"wrote {path}: measurements: {new} new{before}; verbs with --devices {folder} use it")
     print(
         f"{'tokens/s of ' + name:44} {'measured':>10} {'projected':>10} {'corrected':>10}  interval"
     )
