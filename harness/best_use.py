@@ -15,9 +15,9 @@ from harness import (
     forecast,
     intervals,
     joules,
-    queries,
     roofline,
     scaling,
+    stats,
 )
 from harness.arrays import Floats, Ints, Seconds
 from harness.codesign import Budget, Map
@@ -83,9 +83,9 @@ def standing(suite: str, device: Device, budget: Budget, fit: Fit) -> Standing:
         found = doubts(settings[chosen], fit, lines[chosen].notes)
         notes = (*seen, *(why for why in found.values() if why.startswith("extrapolates")))
         rate = (1 / seconds, math.exp(-half) / seconds, math.exp(half) / seconds)
-        chance = _holds(rate[0] / budget.tokens_per_second, half)
-        shares = {name: getattr(times, name)[chosen] for name in queries.BOUNDS}
-        bound = max(shares, key=lambda name: shares[name])
+        lead = math.log(rate[0] / budget.tokens_per_second)
+        chance = stats.chance(lead, half / stats.REACH_90)
+        bound = roofline.bounds(times)[chosen]
     better, lacks = _lacking(chosen, field, settings, total / times.total, budget, fit)
     verdict = {contenders.NOTHING: "nothing holds", contenders.NO_EVIDENCE: "no evidence"}
     return Standing(
@@ -175,8 +175,3 @@ def _draws(setting: Setting, seconds: float, most: float) -> bool:
     """Whether a token takes no more than so many joules; not where nobody states watts."""
     found = joules.of_setting(setting, (seconds, seconds, seconds))
     return found.kind == "projected" and found.value <= most
-
-
-def _holds(factor: float, half: float) -> float:
-    """The chance that a rate holds which is projected to beat its limit by this factor."""
-    return 0.5 * math.erfc(-math.log(factor) / (half / 1.645 * math.sqrt(2)))

@@ -13,6 +13,7 @@ from harness.arrays import Floats
 from harness.errors import BadInput
 from harness.hardware import isa
 from harness.observations import Observation
+from harness.ours import ENGINE
 from harness.roofline import Fit
 from harness.scores import Left, errors, left_of
 from harness.settings import Setting, pairs, points
@@ -60,8 +61,8 @@ def fit(observations: Sequence[Observation]) -> Fit:
     names, centres, spreads = _constants(trusted)
     own = np.array([_is_ours(name) for name in names])
     values = centres
-    for free, ours in ((~own, False), (own, True)):
-        rows = [o for o in trusted if (o.setting.engine == "numba") == ours]
+    for free, own_rows in ((~own, False), (own, True)):
+        rows = [o for o in trusted if (o.setting.engine == ENGINE) == own_rows]
         if rows:
             values = _solve(rows, names, values, np.where(free, spreads, 0.0))
     return replace(_blank(names, values), provenance=_provenance(trusted))

@@ -11,13 +11,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness import (
-    contenders,
-    joules,
-    reported,
-    scaling,
-    watts,
-)
+from harness import contenders, joules, reported, scaling, watts
 from harness.arrays import Floats, Ints
 from harness.contenders import Contender
 from harness.errors import BadInput

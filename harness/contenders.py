@@ -19,10 +19,10 @@ import numpy as np
 from harness import roofline
 from harness.arrays import Floats, Ints
 from harness.errors import BadInput
+from harness.stats import REACH_95
 
 QUALITY = roofline.FOLDER / "quality.csv"
 WHOLE = "f16"  # the format that others are squeezed from
-REACH = 1.96  # standard errors that hold 95 %
 NOTHING, NO_EVIDENCE = -2, -1  # none holds the budget; none that does has a score
 
 
@@ -136,7 +136,7 @@ def _contender(row: Mapping[str, str]) -> Contender:
         engine=row["engine"],
         metric=row["metric"],
         better={"less": 1.0, "more": -1.0}[row["better"]],
-        score=(value, value - REACH * error, value + REACH * error),
+        score=(value, value - REACH_95 * error, value + REACH_95 * error),
         source=row["source"],
         caveat=row["caveat"],
     )

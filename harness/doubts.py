@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 
-from harness import roofline
+from harness import ours, roofline
 from harness.hardware import isa
 from harness.roofline import Fit
 from harness.settings import Setting
@@ -29,8 +29,6 @@ TELLING = (
     "format",
     "engine",
     "threads",
-    "dies",
-    "impossible",
 )
 
 
@@ -63,14 +61,14 @@ def doubts(setting: Setting, fit: Fit, notes: Sequence[str] = ()) -> Mapping[str
     for cluster in device.clusters:
         if roofline.family("core", cluster.core) is None:
             found["core"] = f"extrapolates: core {cluster.core} is of no known family"
-    if engine == "numba":
+    if engine == ours.ENGINE:
         found["ours"] = "our engine was timed on few hosts"
     seen = fit.provenance.get("isa", [])
-    if engine == "numba" and isinstance(seen, list) and has not in seen:
+    if engine == ours.ENGINE and isinstance(seen, list) and has not in seen:
         found["isa"] = f"extrapolates: our engine was never timed on {has}"
     if has == "scalar":
         found["scalar"] = "extrapolates: no vector unit"
-    about = "numba_format" if engine == "numba" else "format"
+    about = "numba_format" if engine == ours.ENGINE else "format"
     for name in setting.work.weights:
         if roofline.family(about, name) is None:
             found["format"] = f"extrapolates: format {name} is of no known family"

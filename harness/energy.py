@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from harness import watts
+from harness.cores import read as text_of
 from harness.errors import BadInput, NoMeter
 from harness.records import Evidence, Failed, Measured, Projected, Workload
 from harness.stats import median
@@ -109,10 +110,10 @@ def meters(sysfs: Path = Path("/sys")) -> tuple[Meter, ...]:
     zones = sorted((sysfs / "class" / "powercap").glob("intel-rapl:*"))
     found = []
     for zone in zones:
-        name = _line(zone / "name")
+        name = text_of(zone / "name")
         top = zone.name.count(":") == 1
         if name and (top or name == "dram"):
-            parent = "" if top else _line(zone.parent / zone.name.rpartition(":")[0] / "name")
+            parent = "" if top else text_of(zone.parent / zone.name.rpartition(":")[0] / "name")
             label = f"{parent} {name}".strip()
             found.append(Meter(name=label, method="rapl", rate_hz=RAPL_HZ, read_joules=_rapl(zone)))
     return tuple(found)
@@ -160,10 +161,3 @@ def _microjoules(path: Path) -> int:
         ) from None
     except (OSError, ValueError) as error:
         raise NoMeter(f"{path} gives no number of microjoules: {error}") from None
-
-
-def _line(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return ""

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from harness import candidates, energy, workload
 from harness.errors import BadInput
+from harness.ours import ENGINE
 from harness.project import project
 from harness.records import Failed, Measured, Projected, Row, Workload
 from harness.roofline import Fit
@@ -90,8 +91,8 @@ def point(
     run = workload.of(recipe, name)
     engine = workload.engine_of(run.phase)
     spec = workload.build(recipe, candidates.final_shape(recipe), run)
-    if threads is not None and not 1 <= threads <= _cores(device):
-        raise BadInput(f"{device.name} has {_cores(device)} cores; {threads} threads do not fit")
+    if threads is not None and not 1 <= threads <= device.cores:
+        raise BadInput(f"{device.name} has {device.cores} cores; {threads} threads do not fit")
     best, count = (
         _fastest(spec, device, engine, fit)
         if threads is None
@@ -133,7 +134,7 @@ def settle(
     recipe = candidates.parse(candidate)
     run = workload.of(recipe, name)
     spec = workload.build(recipe, candidates.final_shape(recipe), run)
-    return spec, _fastest(spec, device, "numba", fit)[1]
+    return spec, _fastest(spec, device, ENGINE, fit)[1]
 
 
 def _doubted(seconds: Projected | Failed, candidate: str) -> Projected | Failed:
@@ -158,8 +159,4 @@ def _fastest(
 
 def counts(device: Device) -> list[int]:
     """Threads worth trying: one, those of the fastest cluster, all cores."""
-    return sorted({1, round(used(device, 1)[0][0].count.value), _cores(device)})
-
-
-def _cores(device: Device) -> int:
-    return round(sum(cluster.count.value for cluster in device.clusters))
+    return sorted({1, round(used(device, 1)[0][0].count.value), device.cores})

@@ -9,9 +9,10 @@ import numpy as np
 
 from harness import roofline
 from harness.arrays import Floats
+from harness.ours import ENGINE
 from harness.roofline import Fit
 from harness.supply import columns
-from targets.profile import Cluster, Device, clock, used
+from targets.profile import Cluster, Device, clock, last_cache, used
 
 SHARE = {  # by category: which machines reach what part of their bus; others go by their cores
     "phone": "phone",
@@ -67,14 +68,14 @@ def of(device: Device, threads: int, fit: Fit) -> Hardware:
         read_one=_read(device, 1),
         read_all=_read(device, threads),
         near=device.caches["l2"].value * threads / device.cores if "l2" in device.caches else 0.0,
-        cache=max((f.value for level, f in device.caches.items() if level != "l1d"), default=0.0),
+        cache=last_cache(device),
         int8_peak=sum(n * clock(c, n) * c.int8_per_cycle.value for c, n in taken),
         float_peak=sum(n * clock(c, n) * c.float32_per_cycle.value for c, n in taken),
         flags=_flags(device, threads),
     )
 
 
-def isa(device: Device, threads: int, engine: str = "numba") -> str:
+def isa(device: Device, threads: int, engine: str = ENGINE) -> str:
     """What all the cores that so many threads use have, as far as the engine's code uses it.
 
     A key of the constants `isa.*`.

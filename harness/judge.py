@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 
-from harness import evidence
+from harness import evidence, stats
 from harness.choice import Choice
 from harness.errors import BadInput
 from harness.evidence import Reading
@@ -116,11 +116,11 @@ def chance_of(reading: Reading, factor: float) -> float:
 
     The logarithm is taken for normal; an interval holds 90 % of projections, else 95 %.
     """
-    reach = 1.645 if reading.mark == "P" else 1.96
+    reach = stats.REACH_90 if reading.mark == "P" else stats.REACH_95
     spread = math.log(reading.high / reading.low) / (2 * reach) if reading.low > 0 else 0.0
     if spread <= 0:
         return float(factor <= 1)
-    return 0.5 * math.erfc(math.log(factor) / (spread * math.sqrt(2)))
+    return stats.chance(-math.log(factor), spread)
 
 
 def merit(verdict: Verdict) -> tuple[float, float, float, str]:
@@ -139,7 +139,7 @@ def score(choice: Choice) -> Reading | None:
     quality = choice.quality
     if quality is None:
         return None
-    reach = 1.96 * quality.standard_error
+    reach = stats.REACH_95 * quality.standard_error
     value = quality.value
     return Reading(value=value, low=value - reach, high=value + reach, mark="M", source="scored")
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from harness import roofline
+from harness import ours, roofline
 from harness.arrays import Floats
 from harness.records import Miss
 from harness.roofline import Fit
@@ -22,9 +22,7 @@ SHARED = ("device", "phase", "engine", "format", "threads")  # what two errors m
 NOISES = ("noise", "prefill_noise")  # what they have not; prefills have both
 PARTS = (*SHARED, *NOISES)
 START = 0.02  # variance of each part before it is fitted, and where a weak prior holds it
-LIMIT = (
-    0.4  # residuals beyond, twice the noise of a fit, say no more of what rows share [logarithm]
-)
+LIMIT = 0.4  # residuals beyond, twice a fit's noise, say no more of what rows share [logarithm]
 
 
 def adjust(known: Sequence[Miss], setting: Setting, fit: Fit) -> tuple[float, float]:
@@ -45,7 +43,7 @@ def miss(setting: Setting, error: float) -> Miss:
     """An error at this setting."""
     engine = roofline.family("engine", setting.engine) or "other"
     name = max(setting.work.weights, key=lambda form: setting.work.weights[form])
-    about = "numba_format" if engine == "numba" else "format"
+    about = "numba_format" if engine == ours.ENGINE else "format"
     form = f"{engine} {roofline.family(about, name)} {setting.kernel}"
     return Miss(
         phase=setting.work.phase, engine=engine, form=form, threads=setting.threads, error=error

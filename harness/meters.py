@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+from harness.cores import read as text_of
 from harness.energy import Meter
 from harness.errors import NoMeter
 
@@ -87,7 +88,7 @@ def hwmon(sysfs: Path = Path("/sys")) -> tuple[Meter, ...]:
     """INA2xx and INA3221 monitors: one for each rail that says power, or current and voltage."""
     found = []
     for folder in sorted((sysfs / "class" / "hwmon").glob("hwmon*")):
-        chip = _line(folder / "name")
+        chip = text_of(folder / "name")
         if not chip.startswith("ina"):
             continue
         for label, watts in _rails(folder):
@@ -103,7 +104,7 @@ def hwmon(sysfs: Path = Path("/sys")) -> tuple[Meter, ...]:
 def _rails(folder: Path) -> Iterator[tuple[str, Callable[[], float]]]:
     for path in sorted(folder.glob("power*_input")):
         number = path.name.removeprefix("power").removesuffix("_input")
-        label = _line(folder / f"power{number}_label") or f"power{number}"
+        label = text_of(folder / f"power{number}_label") or f"power{number}"
         yield label, partial(_micro, path)
     if any(folder.glob("power*_input")):
         return
@@ -111,7 +112,7 @@ def _rails(folder: Path) -> Iterator[tuple[str, Callable[[], float]]]:
         number = path.name.removeprefix("curr").removesuffix("_input")
         volts = folder / f"in{number}_input"
         if volts.exists():
-            label = _line(folder / f"in{number}_label") or f"channel {number}"
+            label = text_of(folder / f"in{number}_label") or f"channel {number}"
             yield label, partial(_product, path, volts)
 
 
@@ -128,13 +129,13 @@ def battery(sysfs: Path = Path("/sys")) -> tuple[Meter, ...]:
     """The gauges of batteries: the whole machine, screen included, and only while unplugged."""
     found = []
     for folder in sorted((sysfs / "class" / "power_supply").glob("*")):
-        if _line(folder / "type") != "Battery":
+        if text_of(folder / "type") != "Battery":
             continue
         if not ((folder / "power_now").exists() or (folder / "current_now").exists()):
             continue
 
         def watts(folder: Path = folder) -> float:
-            state = _line(folder / "status")
+            state = text_of(folder / "status")
             if state != "Discharging":
                 raise NoMeter(f"{folder.name} is {state.lower() or 'silent'}: unplug the machine")
             if (folder / "power_now").exists():
@@ -206,15 +207,8 @@ def present(
 
 
 def _integer(path: Path) -> int:
-    text = _line(path)
+    text = text_of(path)
     try:
         return int(text)
     except ValueError:
         raise NoMeter(f"{path} gives no whole number: {text!r}") from None
-
-
-def _line(path: Path) -> str:
-    try:
-        return path.read_text(encoding="ascii").strip()
-    except (OSError, ValueError):
-        return ""

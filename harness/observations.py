@@ -9,6 +9,7 @@ from pathlib import Path
 
 from harness import reported, roofline, stats
 from harness.errors import BadInput
+from harness.ours import ENGINE
 from harness.project import work_of
 from harness.records import Measured, Row, Workload
 from harness.reported import Line, Phase
@@ -72,7 +73,7 @@ def own(
     for row in rows:
         host = row.environment.host if row.environment else ""
         device = devices.get(row.device) or devices.get(host)
-        if row.engine != "numba" or not isinstance(row.seconds, Measured) or device is None:
+        if row.engine != ENGINE or not isinstance(row.seconds, Measured) or device is None:
             continue
         if row.phase == "train":
             continue
@@ -80,14 +81,14 @@ def own(
         work = work_of(workload(row))
         found.append(
             Observation(
-                setting=Setting(work=work, device=device, threads=row.threads, engine="numba"),
+                setting=Setting(work=work, device=device, threads=row.threads, engine=ENGINE),
                 seconds=stats.median(row.seconds.samples) / steps,
                 phase=row.phase,
                 group=SAME.get(device.soc, device.soc),
                 source=f"{row.candidate} {row.workload}",
                 row=-1,
                 distrusted="too few samples" if row.quick else "",
-                engine="numba",
+                engine=ENGINE,
                 model=row.candidate.partition(":")[2].partition("@")[0],
                 form=max(work.weights, key=lambda form: work.weights[form]),
             )

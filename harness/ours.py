@@ -23,6 +23,7 @@ from harness.arrays import Floats, Points, Seconds
 from harness.records import Workload
 from harness.supply import bandwidth, cached, pace
 
+ENGINE = "numba"  # the name of our engine
 UNPACKED = ("f16", "int4", "ternary", "sparse")  # formats that need more than a load
 CYCLES = ("row", "output", "input", *UNPACKED)  # beside the products
 INT8 = ("int8_decode", "int8_prefill")  # operations of products

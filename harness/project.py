@@ -14,7 +14,7 @@ from harness.settings import Setting, Work, points
 from targets.profile import Device
 
 TRAINING = "train-1"  # how a step becomes work, see work_of
-PRODUCTS = "numba"  # PyTorch's float32 products are taken to be as good as ours
+PRODUCTS = ours.ENGINE  # PyTorch's float32 products are taken to be as good as ours
 PASSES = 3  # through the layers: forward, and backward to the inputs and to the weights
 NEVER_TRAINED = "extrapolates: no training step was in the fit"
 
@@ -23,7 +23,7 @@ def project(
     workload: Workload,
     device: Device,
     threads: int,
-    engine: str = "numba",
+    engine: str = ours.ENGINE,
     fit: Fit | None = None,
 ) -> Projected | Failed:
     """Seconds of the whole run on a device: tokens x step of a decode, the prompt of a prefill.
@@ -54,17 +54,12 @@ def project(
     half = intervals.half(fit.intervals[setting.work.phase], found)
     value, half, notes = correct.corrected(value, half, setting, fit)
     burst = sustained.note(device)
-    shares = {
-        "memory": float(parts.memory[0]),
-        "compute": float(parts.compute[0]),
-        "overhead": float(parts.overhead[0]),
-    }
     return Projected(
         value=value,
         low=value * math.exp(-half),
         high=value * math.exp(half),
         model=f"{fit.model}, {TRAINING}" if trains else fit.model,
-        bound=max(shares, key=lambda k: shares[k]),
+        bound=roofline.bounds(parts)[0],
         flags=(
             *(why for name, why in found.items() if name in TELLING),
             *notes,

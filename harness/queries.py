@@ -12,8 +12,6 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-import numpy as np
-
 from harness import correct, intervals, reported, roofline, sustained
 from harness.doubts import TELLING, doubts
 from harness.errors import BadInput
@@ -29,7 +27,6 @@ ANSWERS = (
     "tokens_per_s", "low", "high", "bound",
     "joules_per_token", "joules_low", "joules_high", "note",
 )  # fmt: skip
-BOUNDS = ("memory", "compute", "overhead")
 Rows = Sequence[Mapping[str, str]]
 
 
@@ -69,16 +66,13 @@ def answers(
     if not asked:
         return [_refused(str(line)) for line in lines]
     parts = roofline.seconds(points([a.setting for a in asked], fit), fit.names, fit.values)
-    shares = np.stack([parts.memory, parts.compute, parts.overhead], axis=1).tolist()
-    timed = iter(zip(asked, parts.total.tolist(), shares, strict=True))
+    timed = iter(zip(asked, parts.total.tolist(), roofline.bounds(parts), strict=True))
     found = []
     for line in lines:
         if isinstance(line, str):
             found.append(_refused(line))
             continue
-        _, seconds, share = next(timed)
-        bound = BOUNDS[share.index(max(share))]
-        found.append(_answer(line, seconds, bound, fit))
+        found.append(_answer(*next(timed), fit))
     return found
 
 

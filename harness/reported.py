@@ -12,7 +12,7 @@ from typing import Literal, TypeAlias
 
 from harness import generations, llms, ours, roofline
 from harness.errors import BadInput
-from harness.settings import OURS, Setting, Work
+from harness.settings import Setting, Work
 from targets.profile import Device
 
 Phase: TypeAlias = Literal["prefill", "decode"]
@@ -162,7 +162,7 @@ def _work(
         streamed_bytes=weight_bytes + state,
         resident_bytes=weight_bytes + state,
     )
-    if engine == OURS:
+    if engine == ours.ENGINE:
         counts = ours.totals(weights, work.others, found.layers, found.width, new)
         work = replace(work, counts=counts)
     return work, weight_bytes * found.total / found.streamed + state

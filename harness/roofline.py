@@ -32,6 +32,7 @@ from harness.supply import bandwidth, cached, columns, pace
 FOLDER = Path(__file__).parent / "calibration"
 FIT = FOLDER / "fit.json"
 PASS = 512  # tokens of a prompt that share one reading of the weights (llama.cpp's ubatch)
+BOUNDS = ("memory", "compute", "overhead")  # parts of a step, as in Seconds
 PAIR = "pair."  # constants of what two families do together beyond what each does; 1 if unseen
 
 
@@ -84,6 +85,12 @@ def seconds(points: Points, names: tuple[str, ...], values: Floats) -> Seconds:
         for mask, part in found:
             whole[name][..., mask] = getattr(part, name)
     return Seconds(**whole)
+
+
+def bounds(parts: Seconds) -> list[str]:
+    """What takes longest at each point: memory, compute or overhead."""
+    times = np.stack([getattr(parts, name) for name in BOUNDS])
+    return [BOUNDS[i] for i in times.argmax(axis=0).tolist()]
 
 
 def _theirs(points: Points, names: tuple[str, ...], values: Floats) -> Seconds:

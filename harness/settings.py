@@ -15,7 +15,6 @@ from harness.roofline import Fit
 from harness.supply import columns
 from targets.profile import Device
 
-OURS = "numba"  # the engine that ours.py models
 OTHERWISE = "q4"  # the family of a format of no family
 KERNELS = {  # how an engine multiplies matrices in a prefill, unless a row says otherwise
     "llama_cpp": "repacked",
@@ -86,7 +85,7 @@ def grid(
 def pairs(setting: Setting) -> tuple[str, ...]:
     """Constants that this point shares with others of the same two families."""
     engine = roofline.family("engine", setting.engine) or "other"
-    if engine == OURS:
+    if engine == ours.ENGINE:
         return ()
     kind = _Kind(engine, _main(setting.work), setting.work.phase == "prefill", "")
     return _pairs(kind, hardware.isa(setting.device, setting.threads, engine))
@@ -135,7 +134,7 @@ def _load(work: Work, engine: str, kernel: str, fit: Fit) -> _Load:
         resident=work.resident_bytes,
         prompt=work.tokens if work.phase == "prefill" else 0,
         layers=work.layers,
-        ours=engine == OURS,
+        ours=engine == ours.ENGINE,
         counts=np.array([work.counts.get(name, 0.0) for name in ours.COUNTS]),
         kind=_Kind(engine, _main(work), work.phase == "prefill", kernel),
     )

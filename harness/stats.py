@@ -11,6 +11,7 @@ INTERVAL_NEEDS = 6  # below that no pair of samples encloses the median with 95 
 # pyperf calls a benchmark unstable at these (https://pyperf.readthedocs.io, `pyperf check`)
 UNSTEADY_SPREAD = 0.10  # standard deviation over mean
 UNSTEADY_EXTREME = 0.50  # distance of the largest sample from the median
+REACH_90, REACH_95 = 1.645, 1.96  # standard deviations of a normal distribution that hold so much
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -150,3 +151,8 @@ def _ordered(samples: Sequence[float]) -> list[float]:
     if not samples:
         raise ValueError("no samples")
     return sorted(samples)
+
+
+def chance(lead: float, deviation: float) -> float:
+    """That a normal variable of this mean and standard deviation, which is not 0, is above 0."""
+    return 0.5 * math.erfc(-lead / (deviation * math.sqrt(2)))

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from harness.records import Workload
-from targets.profile import Cluster, Device, Dram, used
+from targets.profile import Cluster, Device, Dram, last_cache, used
 
 JOULES_PER_BIT: dict[Dram, float] = {  # from memory to the core
     "lpddr4": 13.5e-12,  # the device alone, measured: https://github.com/Dongyunkam/DRAM_info
@@ -59,8 +59,7 @@ def traffic_joules(workload: Workload, device: Device) -> float:
 
 def memory_joules(step_bytes: float, device: Device) -> float:
     """Of moving the bytes of a step, from memory, or from the last cache if they stay there."""
-    last = max((f.value for level, f in device.caches.items() if level != "l1d"), default=0.0)
-    share = CACHE_SHARE if step_bytes <= last else 1.0
+    share = CACHE_SHARE if step_bytes <= last_cache(device) else 1.0
     bit = JOULES_PER_BIT[device.dram] if device.dram else OTHER_JOULES_PER_BIT
     return 8 * step_bytes * bit * share
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from targets.facts import Category, Cluster, Device, Dram, Fact, Kind, ProfileError
-from targets.use import all_facts, clock, used
+from targets.use import all_facts, clock, last_cache, used
 
 __all__ = [
     "Category",
@@ -28,6 +28,7 @@ __all__ = [
     "ProfileError",
     "all_facts",
     "clock",
+    "last_cache",
     "limits",
     "load",
     "load_all",

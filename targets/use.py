@@ -1,4 +1,4 @@
-"""Device -> its facts in one row; with threads -> the cores in use, and their clocks."""
+"""Device -> its facts in one row, its last cache; with threads -> cores in use and clocks."""
 
 from __future__ import annotations
 
@@ -35,3 +35,8 @@ def clock(cluster: Cluster, busy: int) -> float:
     if cluster.boost_hz is None or busy >= count:
         return full
     return full + (cluster.boost_hz.value - full) * (1 / busy - 1 / count) / (1 - 1 / count)
+
+
+def last_cache(device: Device) -> float:
+    """Bytes of the largest cache beyond the first level; 0 where none is stated."""
+    return max((f.value for level, f in device.caches.items() if level != "l1d"), default=0.0)

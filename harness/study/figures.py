@@ -11,6 +11,7 @@ from harness import plot
 from harness.errors import HarnessError
 from harness.plot import Curve, Spot
 from harness.plot.tradeoff import PLAIN
+from harness.stats import REACH_95
 from harness.study import claims
 from harness.study.frame import Study
 from harness.study.standings import Standing
@@ -152,7 +153,7 @@ def averaged(point: Standing, name: str) -> list[tuple[float, float, float, floa
         found = claims.interval([value for value, _ in known])
         if found.value is None:
             continue
-        half = 1.96 * known[0][1] if found.high is None else found.high - found.value
+        half = REACH_95 * known[0][1] if found.high is None else found.high - found.value
         if math.isfinite(half):
             made.append((x, found.value, found.value - half, found.value + half))
     return made
