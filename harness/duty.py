@@ -72,6 +72,45 @@ class Day:
     tokens_per_joule: Span
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A day of a candidate on a device; None is what was not asked, or is not known."""
+
+    candidate: str
+    device: str
+    day: Day | Failed
+    battery_days: Span | None = None
+    electricity_per_million: Span | None = None
+    device_per_million: float | None = None
+    notes: tuple[str, ...] = ()  # what makes it shaky, or extrapolates
+
+
+def answer(
+    duty: Duty,
+    prompt: Row,
+    reply: Row,
+    device: Device,
+    *,
+    ampere_hours: float | None = None,
+    price_per_kwh: float | None = None,
+    years: float | None = None,
+) -> Answer:
+    """What follows from rows of the duty's two runs on a device. Raises BadInput."""
+    found = day(duty, prompt, reply)
+    if isinstance(found, Failed):
+        return Answer(candidate=reply.candidate, device=device.name, day=found)
+    each = found.joules_per_token
+    return Answer(
+        candidate=reply.candidate,
+        device=device.name,
+        day=found,
+        battery_days=None if ampere_hours is None else battery_days(found.joules, ampere_hours),
+        electricity_per_million=None if price_per_kwh is None else electricity(each, price_per_kwh),
+        device_per_million=None if years is None else purchase(device, duty, years),
+        notes=tuple(dict.fromkeys((*evidence.flags(prompt), *evidence.flags(reply)))),
+    )
+
+
 def parse(text: str) -> Duty:
     """200x300 or 200x300@150: replies a day x tokens of each @ tokens of its prompt.
 
@@ -91,13 +130,11 @@ def parse(text: str) -> Duty:
 def day(duty: Duty, prompt: Row, reply: Row) -> Day | Failed:
     """Of rows of the duty's two runs. Fails when one did, or when a day is too short for it."""
     spans = []
-    for row in (prompt, reply):
-        for found in (row.seconds, row.joules):
-            if isinstance(found, Failed):
-                return Failed(reason=found.reason)
-            read = evidence.read(found)
-            assert read is not None  # only a failure reads as nothing
-            spans.append(Span(read.value, read.low, read.high))
+    for found in (prompt.seconds, prompt.joules, reply.seconds, reply.joules):
+        read = evidence.read(found)
+        if read is None:
+            return Failed(reason=evidence.reason(found))
+        spans.append(Span(read.value, read.low, read.high))
     busy = spans[0].plus(spans[2]).times(duty.replies)
     if busy.value > DAY_SECONDS:
         return Failed(reason=f"the duty would take {busy.value / 3600:.0f} hours a day")

@@ -74,13 +74,18 @@ def reason(evidence: Evidence | None) -> str:
     return evidence.reason if isinstance(evidence, Failed) else ""
 
 
+def flags(row: Row) -> tuple[str, ...]:
+    """What makes the row's time and energy shaky, or extrapolates, each once."""
+    readings = (read(row.seconds), read(row.joules))
+    return tuple(dict.fromkeys(flag for reading in readings if reading for flag in reading.flags))
+
+
 def notes(row: Row) -> list[str]:
     """Everything a reader should know before believing the row, each once."""
     found = [f"no time: {why}" for why in [reason(row.seconds)] if why]
     found += [f"no energy: {why}" for why in [reason(row.joules)] if why]
     found += [f"no memory: {why}" for why in [reason(row.resident)] if why]
-    for reading in (read(row.seconds), read(row.joules)):
-        found += reading.flags if reading else ()
+    found += flags(row)
     found += (
         row.quality.flags
         if row.quality

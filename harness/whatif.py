@@ -43,13 +43,21 @@ class Worth:
 class Needed:
     """What a device must have for a rate, other facts as they are; None: no amount does it.
 
-    A scale at the lower end of SCALES, or the bus that it gives, may be more than is needed.
+    A scale at the lower end of SCALES, or the bus that it gives, may be more than is needed. What
+    is needed is so at even odds: the rate is within `factor` either way with 90 %.
     """
 
     bandwidth: float | None  # of the bus [B/s]
     clock_scale: float | None  # of every core's clock
     both_scale: float | None  # of bus and clocks together
     memory_bytes: float
+    factor: float
+    notes: tuple[str, ...]  # why this device is shaky ground, or extrapolates
+
+
+def roomy(device: Device) -> Device:
+    """With memory for anything, so that speed alone is asked for."""
+    return replace(device, memory_bytes=Fact(2.0**43, "estimated", SOURCE))
 
 
 def changed(device: Device, changes: Sequence[str]) -> Device:
@@ -97,11 +105,14 @@ def needed(
     """The least of each that reaches `rate` tokens per second of this workload."""
     if not (math.isfinite(rate) and rate > 0):
         raise BadInput(f"tokens per second must be a number above 0, got {rate}")
-    roomy = replace(device, memory_bytes=Fact(2.0**43, "estimated", SOURCE))
+    here = roomy(device)
+    now = project(workload, here, threads, fit=fit)
+    if isinstance(now, Failed):
+        raise BadInput(f"{device.name}: {now.reason}")
 
     def least(facts: Sequence[str]) -> float | None:
         def reached(scale: float) -> bool:
-            other = roomy
+            other = here
             for fact in facts:
                 other = _with(other, fact, partial(mul, scale), check=False)
             seconds = project(workload, other, threads, fit=fit)
@@ -123,6 +134,8 @@ def needed(
         clock_scale=least(["clock"]),
         both_scale=least(["memory_bandwidth", "clock"]),
         memory_bytes=workload.resident_bytes,
+        factor=math.sqrt(now.high / now.low),
+        notes=now.flags,
     )
 
 

@@ -121,6 +121,8 @@ def test_the_verb_says_what_the_module_computes():
     told = CliRunner().invoke(app, [*words[:-1], "--device", "dragon_q8b"]).output
     assert "days of a full battery" in told
     assert "dragon_q8b: no power model" in told
+    assert set(rows[0].seconds.flags) <= set(answer["notes"])
+    assert all(f"  {why}\n" in told for why in answer["notes"])
 
 
 # ---- sustained -----------------------------------------------------------------------------

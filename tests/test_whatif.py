@@ -6,8 +6,10 @@ import math
 from dataclasses import replace
 
 import pytest
+from typer.testing import CliRunner
 
 from harness import energy, forecast, whatif
+from harness.cli import app, projecting  # noqa: F401 - the verbs
 from harness.errors import BadInput
 from harness.plot import tornado_figure
 from harness.project import project
@@ -133,6 +135,25 @@ def test_what_cannot_be_trained_is_told_before_anything_is_required():
         forecast.settle(MODEL, "train", load("rpi5"))
     spec, threads = forecast.settle("mcsd:nano", "train", load("rpi5"))
     assert whatif.needed(spec, load("rpi5"), threads, 100.0).clock_scale > 0
+
+
+def test_what_is_required_is_told_with_its_doubts_whatever_the_memory():
+    """A model that does not fit asks for as much speed as on the same board with room for it."""
+    small, model, run = load("rpizero2w"), "attention:500m@int4", "tg64 @ d4096"
+    large = replace(small, memory_bytes=load("rpi5").memory_bytes)
+    spec, threads = forecast.settle(model, run, whatif.roomy(small))
+    assert spec.resident_bytes > small.memory_bytes.value
+    assert (spec, threads) == forecast.settle(model, run, large)
+    needs = whatif.needed(spec, small, threads, 20)
+    assert needs == whatif.needed(spec, large, threads, 20)
+    now = project(spec, large, threads)
+    assert needs.notes == now.flags
+    assert needs.factor == pytest.approx(now.high / now.value)
+    words = ["require", "--tokens-per-second", "20", "--candidate", model, "--like", "rpizero2w"]
+    words += ["--workload", run]
+    told = CliRunner().invoke(app, words).output
+    assert all(why in told for why in needs.notes)
+    assert f"x{needs.both_scale:.3g}" in told
 
 
 def test_no_clock_makes_up_for_a_bus_that_is_too_slow():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from harness.cli import app
 from harness.cli.screen import AsJson, fit, show_json
 from harness.cli.screen import device as load_device
+
+if TYPE_CHECKING:
+    from harness.duty import Answer, Span
 
 
 @app.command(
@@ -31,26 +34,19 @@ def duty(
 ) -> None:
     """Tokens per joule, battery life and the price of a million tokens, for a day's duty."""
     from harness import duty as duties
-    from harness import forecast, sustained
-    from harness.records import Failed
+    from harness import forecast
 
     asked, known, answers = duties.parse(each_day), fit(), []
     for place in device:
         there = load_device(place)
         for name in candidate:
-            rows = [forecast.point(name, run, there, threads, known) for run in asked.runs]
-            day = duties.day(asked, *rows)
-            answer: dict[str, object] = {"candidate": name, "device": place, "day": day}
-            if not isinstance(day, Failed):
-                if battery_ah is not None:
-                    answer["battery_days"] = duties.battery_days(day.joules, battery_ah)
-                if price_per_kwh is not None:
-                    each = day.joules_per_token
-                    answer["electricity_per_million"] = duties.electricity(each, price_per_kwh)
-                if life_years is not None:
-                    answer["device_per_million"] = duties.purchase(there, asked, life_years)
-                answer["note"] = sustained.note(there)
-            answers.append(answer)
+            prompt, reply = (forecast.point(name, run, there, threads, known) for run in asked.runs)
+            answers.append(
+                duties.answer(
+                    asked, prompt, reply, there,
+                    ampere_hours=battery_ah, price_per_kwh=price_per_kwh, years=life_years,
+                )
+            )  # fmt: skip
     if as_json:
         show_json({"duty": asked, "answers": answers})
         return
@@ -60,12 +56,12 @@ def duty(
         "other things is not in it"
     )
     for answer in answers:
-        print("\n".join(["", *_told(answer)]))
+        print("\n".join(["", *_told(answer, priced=life_years is not None)]))
 
 
-def _told(answer: dict[str, object]) -> list[str]:
-    """An answer as lines."""
-    from harness.duty import DAY_SECONDS, NOMINAL_VOLTS, Day, Span
+def _told(answer: Answer, priced: bool) -> list[str]:
+    """An answer as lines; priced: whether the device's own price was asked for."""
+    from harness.duty import DAY_SECONDS, NOMINAL_VOLTS
     from harness.records import Failed
     from harness.table import plain, si
 
@@ -73,10 +69,9 @@ def _told(answer: dict[str, object]) -> list[str]:
         show = (lambda value: si(value, unit)) if unit else plain
         return f"~{show(found.value)} ({show(found.low)} to {show(found.high)})"
 
-    head, day = f"{answer['candidate']} on {answer['device']}", answer["day"]
+    head, day = f"{answer.candidate} on {answer.device}", answer.day
     if isinstance(day, Failed):
         return [f"{head}: {day.reason}"]
-    assert isinstance(day, Day)
     busy = 100 * day.busy_seconds.value / DAY_SECONDS
     lines = [
         head,
@@ -84,13 +79,14 @@ def _told(answer: dict[str, object]) -> list[str]:
         f"  tokens per joule        {span(day.tokens_per_joule)}",
         f"  a day                   {span(day.joules, 'J')}, busy for {busy:.2g} % of it",
     ]
-    days, power = answer.get("battery_days"), answer.get("electricity_per_million")
-    if isinstance(days, Span):
-        lines.append(f"  days of a full battery  {span(days)} at {NOMINAL_VOLTS} V")
-    if isinstance(power, Span):
-        lines.append(f"  a million tokens        {span(power)} of electricity")
-    if "device_per_million" in answer:
-        price = answer["device_per_million"]
-        known = f"{plain(price)} dollars" if isinstance(price, float) else "no price is stated"
-        lines.append(f"                          {known} of the device")
-    return [*lines, *([f"  {answer['note']}"] if answer["note"] else [])]
+    if answer.battery_days:
+        lines.append(f"  days of a full battery  {span(answer.battery_days)} at {NOMINAL_VOLTS} V")
+    if answer.electricity_per_million:
+        lines.append(
+            f"  a million tokens        {span(answer.electricity_per_million)} of electricity"
+        )
+    if priced:
+        price = answer.device_per_million
+        known = "no price is stated" if price is None else f"{plain(price)} dollars"
+        lines.append(f"  a million tokens        {known} of the device")
+    return [*lines, *(f"  {note}" for note in answer.notes)]

@@ -83,12 +83,15 @@ def require(
     known, device = fit(), load_device(like)
     found = {}
     for name in candidate:
-        spec, threads = forecast.settle(name, workload, device, known)
+        spec, threads = forecast.settle(name, workload, whatif.roomy(device), known)
         found[name] = whatif.needed(spec, device, threads, tokens_per_second, known)
     if as_json:
         show_json(found)
         return
-    print(f"for {tokens_per_second:g} tokens/s of {workload}, other facts as of {like}:")
+    print(
+        f"for {tokens_per_second:g} tokens/s of {workload}, other facts as of {like}; projected, "
+        "at even odds:"
+    )
     for name, needs in found.items():
         bus = "none is enough" if needs.bandwidth is None else si(needs.bandwidth, "B/s")
         clock, both = (
@@ -99,6 +102,9 @@ def require(
             f"{name:<28} bus alone {bus}; clocks alone {clock}; both {both}; "
             f"memory {size(needs.memory_bytes)}"
         )
+        print(f"  the rate is within x{needs.factor:.2f} of it with 90 %")
+        for why in needs.notes:
+            print(f"  {why}")
 
 
 @app.command(epilog="Example: edgewise crossover --device rpi5 --size 500m --format int4")
