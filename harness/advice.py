@@ -35,6 +35,7 @@ ABOUT = (
     "itself](../quality/README.md); MCSD at other sizes and in other formats than below has no "
     "evidence.",
 )
+NO_MAP = "No map: nothing holds this budget on any machine that a map would show."
 
 
 def as_csv(found: Sequence[Standing]) -> str:
@@ -70,11 +71,10 @@ def markdown(
         "",
         f"Made by `{command}`: what decodes {budget}.",
         "",
-        "![co-design map](codesign.png)",
-        "",
-        codesign.KEY,
+        *(["![co-design map](codesign.png)", "", codesign.KEY] if maps else [NO_MAP]),
     ]
-    for text in ABOUT:
+    about = ABOUT if maps else (ABOUT[0], ABOUT[2])
+    for text in about:
         lines += ["", text.format(like=like, same=same, among=among)]
     for suite in dict.fromkeys(one.suite for one in found):
         mine = [one for one in found if one.suite == suite]

@@ -1,26 +1,26 @@
 """Devices + a size -> where one algorithm overtakes another: context depth, active fraction.
 
 Two candidates on one device, engine and format share most of what a projection may be wrong by.
-What they do not share is the noise of a single measurement (correct.py), once for each: a crossing
+What they do not share is the noise of a single measurement (likeness.py), once for each: a crossing
 lies where their times are equal, and its ends where they differ by that much, with 90 %.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 
-from harness import candidates, forecast, likeness, project, roofline, settings, workload
+from harness import candidates, forecast, likeness, project, roofline, stats, workload
 from harness.arrays import Floats
+from harness.doubts import doubts
 from harness.errors import BadInput
+from harness.ours import ENGINE
 from harness.records import Recipe, Workload
 from harness.roofline import Fit
-from harness.settings import Work
+from harness.settings import Setting, Work, grid
 from targets.profile import Device
 
 FORMATS = ("f32", "f16", "int8", "int4", "ternary")
@@ -28,7 +28,6 @@ PLAIN = "f32"  # the format of a candidate without steps
 DEEPEST = 2**20  # tokens of context, beyond which nothing is sought
 LEAST = 1 / 64  # of the neurons, below which nothing is sought
 STEPS = 81  # between the ends of what is sought, evenly on a logarithm
-REACH = 1.645  # standard deviations that hold 90 %
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,6 +53,7 @@ class Crossover:
     fits: context to which attention's cache fits beside its weights; None where they do not fit
     active: fraction of the ffn's neurons up to which `selective` beats dense of as many parameters
     equal: the same against dense of as many operations
+    notes: why such a projection is made where no fit has seen anything alike
     """
 
     device: str
@@ -63,6 +63,7 @@ class Crossover:
     fits: int | None
     active: Crossing
     equal: Crossing
+    notes: tuple[str, ...] = ()
 
 
 def crossovers(
@@ -72,7 +73,7 @@ def crossovers(
     fit = fit or roofline.load()
     if not devices or not formats:
         raise BadInput("nothing to compare: name at least one device and one format")
-    reach = REACH * math.sqrt(2 * likeness.variances(fit)["noise"])
+    reach = stats.REACH_90 * math.sqrt(2 * likeness.variances(fit)["noise"])
     depths = np.unique(np.append(0, np.geomspace(1, DEEPEST, STEPS).round())).astype(int)
     active = np.geomspace(LEAST, 1, STEPS)
     found = []
@@ -99,6 +100,7 @@ def crossovers(
                     fits=_fits(kept, depths.tolist(), device),
                     active=crossing(active[::-1], np.log(dense / some)[::-1], reach),
                     equal=crossing(active[::-1], np.log(equal / some)[::-1], reach),
+                    notes=_extrapolates(project.work_of(kept[0]), device, fit),
                 )
             )
     return found
@@ -125,81 +127,6 @@ def crossing(places: Floats, lead: Floats, reach: float) -> Crossing:
     verdict = "always" if even == places[0] else "never" if even is None else "crosses"
     tied = bool(np.all(np.abs(lead) < reach))
     return Crossing(even=even, sure=sure, verdict="tied" if tied else verdict)
-
-
-def as_csv(found: Sequence[Crossover]) -> str:
-    """A line a device and format; a blank is "nowhere"."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    about = ("depth", "active", "equal")
-    heads = [f"{name}_{part}" for name in about for part in ("even", "sure", "verdict")]
-    writer.writerow(["device", "size", "format", *heads, "attention_fits_to"])
-    for one in found:
-        crossings: list[object] = []
-        for each in (getattr(one, name) for name in about):
-            crossings += ["" if x is None else f"{x:.4g}" for x in (each.even, each.sure)]
-            crossings.append(each.verdict)
-        fits = "" if one.fits is None else one.fits
-        writer.writerow([one.device, one.size, one.format, *crossings, fits])
-    return out.getvalue()
-
-
-def markdown(found: Sequence[Crossover]) -> str:
-    """A page with one table a question: devices down, formats across."""
-    formats = list(dict.fromkeys(one.format for one in found))
-    by_place = {(one.device, one.format): one for one in found}
-    lines = [f"# Where one algorithm overtakes another, at {found[0].size}", "", *_ABOUT]
-    for title, cell in _QUESTIONS.items():
-        lines += ["", f"## {title}", "", f"| device | {' | '.join(formats)} |"]
-        lines.append(f"|---|{'---|' * len(formats)}")
-        for device in dict.fromkeys(one.device for one in found):
-            cells = (cell(by_place[device, form]) for form in formats)
-            lines.append(f"| {device} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
-def _told(crossing: Crossing, show: Callable[[float], str]) -> str:
-    if crossing.verdict in ("tied", "never") or crossing.even is None:
-        return crossing.verdict
-    even = "always" if crossing.verdict == "always" else show(crossing.even)
-    if crossing.sure is None:
-        return f"{even}, nowhere surely"
-    return (
-        f"{even}, surely"
-        if crossing.sure == crossing.even
-        else f"{even}, surely {show(crossing.sure)}"
-    )
-
-
-def _tokens(count: float) -> str:
-    return f"{count:,.0f}"
-
-
-def _fraction(share: float) -> str:
-    return f"{share:.2f}"
-
-
-def _room(one: Crossover) -> str:
-    return "weights do not fit" if one.fits is None else _tokens(one.fits)
-
-
-_ABOUT = (
-    "Projected decoding at batch one on our engine, each side with its fastest count of threads. "
-    "`N, surely M`: times are equal at N; from (or up to) M on one side leads by more than two "
-    "projections of one device, engine and format differ by chance, with 90 %. `always`: from the "
-    "first token on, or with all neurons; `tied`: nobody surely leads anywhere. An ffn that is "
-    "`selective` reads and computes only a fraction of its groups.",
-)
-_QUESTIONS: Mapping[str, Callable[[Crossover], str]] = {
-    "Context from which MCSD decodes faster than attention of as many parameters": lambda one: (
-        _told(one.depth, _tokens)
-    ),
-    "Context to which attention's cache fits in memory": _room,
-    "Active fraction up to which `selective` is faster than dense of as many parameters": (
-        lambda one: _told(one.active, _fraction)
-    ),
-    "The same against dense of as many operations": lambda one: _told(one.equal, _fraction),
-}
 
 
 def _decode(recipe: Recipe, depth: int = 0) -> Workload:
@@ -231,12 +158,21 @@ def _slim(dense: Workload, sparse: Workload) -> Workload:
 def _times(works: Sequence[Work], devices: Sequence[Device], fit: Fit) -> Floats:
     """Seconds of each work on each device with its fastest count of threads: (devices,works)."""
     machines = [(device, threads) for device in devices for threads in forecast.counts(device)]
-    points = settings.grid(machines, works, "numba", fit)
+    points = grid(machines, works, ENGINE, fit)
     total = roofline.seconds(points, fit.names, fit.values).total
     rows = total.reshape(len(machines), len(works))
     starts = np.cumsum([0, *(len(forecast.counts(device)) for device in devices)])[:-1]
     best: Floats = np.minimum.reduceat(rows, starts, axis=0)
     return best
+
+
+def _extrapolates(work: Work, device: Device, fit: Fit) -> tuple[str, ...]:
+    """With any of the counts of threads that were tried."""
+    settings = (
+        Setting(work=work, device=device, threads=n, engine=ENGINE) for n in forecast.counts(device)
+    )
+    reasons = (why for setting in settings for why in doubts(setting, fit).values())
+    return tuple(dict.fromkeys(why for why in reasons if why.startswith("extrapolates")))
 
 
 def _fits(loads: Sequence[Workload], depths: Sequence[int], device: Device) -> int | None:

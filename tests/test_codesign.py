@@ -332,6 +332,15 @@ def test_what_no_hardware_reaches_holds_nowhere(fit):
     assert found.lacks == (None, None, None)
 
 
+def test_a_budget_that_nothing_holds_has_a_table_and_a_page_without_a_map(tmp_path):
+    words = ("--device", "rpi5", "--joules-per-token", "1e-9", "--write", str(tmp_path))
+    assert CliRunner().invoke(app, ["map", *words]).exit_code == 0
+    page = (tmp_path / "README.md").read_text()
+    assert "No map: nothing holds this budget" in page
+    assert "codesign.png" not in page
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["README.md", "codesign.csv"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

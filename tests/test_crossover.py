@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from harness import candidates, crossover, likeness, roofline, workload
+from harness import candidates, crossings, crossover, hardware, likeness, roofline, workload
 from harness.errors import BadInput, HarnessError
 from harness.project import project
 from targets.profile import load
@@ -85,7 +85,7 @@ def test_a_cache_fits_up_to_a_context_and_no_further(found):
         assert (spec.resident_bytes <= device.memory_bytes.value) == fits
     small = next(x for x in found if (x.device, x.format) == ("rpizero2w", "f32"))
     assert small.fits is None
-    assert "weights do not fit" in crossover.markdown(found)
+    assert "weights do not fit" in crossings.markdown(found)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +107,7 @@ def test_a_lead_is_read_where_it_stays(lead, verdict, even, sure):
 
 
 def test_the_table_has_a_line_for_every_device_and_format(found):
-    rows = list(csv.DictReader(io.StringIO(crossover.as_csv(found))))
+    rows = list(csv.DictReader(io.StringIO(crossings.as_csv(found))))
     assert [(r["device"], r["format"]) for r in rows] == [(o.device, o.format) for o in found]
     assert all(r["equal_verdict"] == "tied" for r in rows if r["format"] == "int4")
 
@@ -123,3 +123,16 @@ def test_what_cannot_be_compared_is_told_in_a_line():
         assert "\n" not in str(refused.value)
     with pytest.raises(BadInput, match="at least one device"):
         crossover.crossovers([load("rpi5")], SIZE, [])
+
+
+def test_where_our_engine_was_never_timed_the_table_and_the_page_say_so(found):
+    """A fit of one x86 machine: every Arm device is beyond it, and no x86 one with its vectors."""
+    seen = roofline.load().provenance["isa"]
+    page, rows = crossings.markdown(found), csv.DictReader(io.StringIO(crossings.as_csv(found)))
+    notes = {row["device"]: row["note"] for row in rows}
+    for name in DEVICES:
+        unseen = hardware.isa(load(name), load(name).cores) not in seen
+        assert ("never timed" in notes[name]) == unseen, name
+    (line,) = (line for line in page.splitlines() if "never timed on dotprod" in line)
+    assert "rpi5" in line
+    assert "ryzen_7950x" not in line

@@ -121,7 +121,7 @@ def crossover(
 ) -> None:
     """From which context MCSD beats attention, and up to which active fraction `selective` beats
     dense, on each device."""
-    from harness import crossover, store
+    from harness import crossings, crossover, store
     from targets import profile
 
     names = device or profile.names(devices_folder())
@@ -130,10 +130,10 @@ def crossover(
     if as_json:
         show_json(found)
         return
-    print(crossover.markdown(found), end="")
+    print(crossings.markdown(found), end="")
     if write is not None:
-        store.write_bytes(write / "crossover.csv", crossover.as_csv(found).encode())
-        store.write_bytes(write / "crossover.md", crossover.markdown(found).encode())
+        store.write_bytes(write / "crossover.csv", crossings.as_csv(found).encode())
+        store.write_bytes(write / "crossover.md", crossings.markdown(found).encode())
         note(f"wrote {write}/crossover.csv, {write}/crossover.md")
 
 
@@ -192,9 +192,11 @@ def codesign_map(
         return
     store.write_bytes(write / "codesign.csv", advice.as_csv(found).encode())
     store.write_bytes(write / "README.md", page.encode())
-    places = {one.place.device: one.place for one in found}
-    figure = codesign_figure(
-        maps, list(places.values()), write / "codesign",
-        f"Best quality that decodes {budget} (projected)", load(DEFAULT).project.devices,
-    )  # fmt: skip
-    note(f"wrote {write}/codesign.csv, {write}/README.md, {figure}")
+    note(f"wrote {write}/codesign.csv, {write}/README.md")
+    if maps:
+        places = {one.place.device: one.place for one in found}
+        figure = codesign_figure(
+            maps, list(places.values()), write / "codesign",
+            f"Best quality that decodes {budget} (projected)", load(DEFAULT).project.devices,
+        )  # fmt: skip
+        note(f"wrote {figure}")
