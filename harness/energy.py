@@ -119,16 +119,11 @@ def meters(sysfs: Path = Path("/sys")) -> tuple[Meter, ...]:
     return tuple(found)
 
 
-def idle_watts(meter: Meter, seconds: float = 2.0) -> float:
+def mean_watts(meter: Meter, seconds: float) -> float:
     """Mean power while this process sleeps: the baseline to state beside a measurement.
 
-    Raises NoMeter when the meter cannot be read, BadInput when seconds is too short for it.
+    seconds: many times as long as the meter takes to change. Raises NoMeter when it cannot be read.
     """
-    if seconds < 10 / meter.rate_hz:
-        raise BadInput(
-            f"{seconds:g} s is too short for {meter.name}, which changes {meter.rate_hz:g} times a "
-            f"second; give at least {10 / meter.rate_hz:g} s"
-        )
     joules, start = meter.read_joules(), time.perf_counter()
     time.sleep(seconds)
     return (meter.read_joules() - joules) / (time.perf_counter() - start)

@@ -10,13 +10,13 @@ import json
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 from harness import meters
-from harness.energy import Meter
+from harness.energy import Meter, mean_watts
 from harness.energy import meters as counters
 from harness.errors import NoMeter
 
@@ -32,6 +32,17 @@ class Joules:
     samples: tuple[float, ...]
     method: str
     idle_watts: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Drawn:
+    """What a meter read in so many seconds, or why it read nothing."""
+
+    meter: str
+    method: str
+    joules: float | None = None
+    seconds: float | None = None
+    reason: str = ""
 
 
 def watch(name: str, file: Path, loops: int) -> Callable[[], None]:
@@ -55,21 +66,24 @@ def repeat(name: str, file: Path, one: Callable[[], None]) -> None:
     if meter is None:
         return
     seconds = READINGS / meter.rate_hz
-    with watched(meter) as joules:
-        begin = time.monotonic()
-        time.sleep(seconds)
-        idle = joules() / (time.monotonic() - begin)
-    with watched(meter) as joules:
-        loops, begin = 0, time.monotonic()
-        while time.monotonic() < begin + seconds:
-            one()
-            loops += 1
-        _write(file, name, joules() / loops, f"{meter.method} ({meter.name})", idle)
+    with suppress(NoMeter):  # somebody may plug a battery in: the timing goes on without joules
+        with watched(meter) as used:
+            time.sleep(seconds)
+            joules, passed = used()
+            idle = joules / passed
+        with watched(meter) as used:
+            loops, end = 0, time.monotonic() + seconds
+            while time.monotonic() < end:
+                one()
+                loops += 1
+            joules, _ = used()
+        _write(file, name, joules / loops, f"{meter.method} ({meter.name})", idle)
 
 
 @contextmanager
-def watched(meter: Meter) -> Iterator[Callable[[], float]]:
-    """Read the meter in the background as often as it changes; the value tells the joules so far.
+def watched(meter: Meter) -> Iterator[Callable[[], tuple[float, float]]]:
+    """Read the meter in the background as often as it changes; the value tells the joules so far
+    and the seconds they took.
 
     Raises NoMeter at the end, or when asked, if a reading failed meanwhile.
     """
@@ -90,14 +104,34 @@ def watched(meter: Meter) -> Iterator[Callable[[], float]]:
                 failed.append(error)
                 return
 
-    start = read()
+    start, begin = read(), time.monotonic()
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
     try:
-        yield lambda: read() - start
+        yield lambda: (read() - start, time.monotonic() - begin)
     finally:
         stop.set()
         thread.join()
+
+
+def drawn(found: Iterable[Meter], seconds: float) -> list[Drawn]:
+    """What each meter reads meanwhile, all at once, whatever runs."""
+    told, watching = [], []
+    with ExitStack() as stack:
+        for meter in found:
+            try:
+                watching.append((meter, stack.enter_context(watched(meter))))
+            except NoMeter as error:
+                told.append(Drawn(meter=meter.name, method=meter.method, reason=str(error)))
+        time.sleep(seconds if watching else 0)
+        for meter, used in watching:
+            try:
+                joules, passed = used()
+                one = Drawn(meter=meter.name, method=meter.method, joules=joules, seconds=passed)
+            except NoMeter as error:
+                one = Drawn(meter=meter.name, method=meter.method, reason=str(error))
+            told.append(one)
+    return told
 
 
 def widest(found: Iterable[Meter]) -> Meter | None:
@@ -107,12 +141,8 @@ def widest(found: Iterable[Meter]) -> Meter | None:
     """
     seen: list[tuple[float, Meter]] = []
     for meter in found:
-        try:
-            begin, start = meter.read_joules(), time.monotonic()
-            time.sleep(LOOK_SECONDS)
-            seen.append(((meter.read_joules() - begin) / (time.monotonic() - start), meter))
-        except NoMeter:
-            continue
+        with suppress(NoMeter):
+            seen.append((mean_watts(meter, LOOK_SECONDS), meter))
     return max(seen, key=lambda pair: pair[0])[1] if seen else None
 
 
@@ -137,14 +167,9 @@ def _counters() -> tuple[tuple[Meter, float], ...]:
     """Those that may be read, packages and their memory only, with watts at rest."""
     found = []
     for meter in counters():
-        try:
-            if "psys" not in meter.name:
-                begin, start = meter.read_joules(), time.monotonic()
-                time.sleep(READINGS / meter.rate_hz)
-                idle = (meter.read_joules() - begin) / (time.monotonic() - start)
-                found.append((meter, idle))
-        except NoMeter:
-            continue
+        if "psys" not in meter.name:
+            with suppress(NoMeter):
+                found.append((meter, mean_watts(meter, READINGS / meter.rate_hz)))
     return tuple(found)
 
 

@@ -33,10 +33,11 @@ def test_a_watched_meter_is_read_between_begin_and_end():
         name="x", method="test", rate_hz=200.0, read_joules=meters.integrated(lambda: next(power))
     )
     start = time.monotonic()
-    with metered.watched(meter) as joules:
+    with metered.watched(meter) as used:
         time.sleep(0.2)
-        found = joules()
-    assert 0.5 * 2 * 0.2 < found < 2 * 2 * (time.monotonic() - start)
+        joules, seconds = used()
+    assert 0.2 <= seconds <= time.monotonic() - start
+    assert 0.5 * 2 * 0.2 < joules < 2 * 2 * seconds
 
 
 def test_a_meter_that_fails_while_watched_is_told():
@@ -48,10 +49,10 @@ def test_a_meter_that_fails_while_watched_is_told():
         raise NoMeter("unplugged")
 
     meter = Meter(name="x", method="test", rate_hz=500.0, read_joules=read)
-    with metered.watched(meter) as joules:
+    with metered.watched(meter) as used:
         time.sleep(0.1)
         with pytest.raises(NoMeter, match="unplugged"):
-            joules()
+            used()
 
 
 def test_rails_of_a_pi_5_are_summed_and_lone_voltages_left_out():

@@ -1,4 +1,4 @@
-"""Verbs on this machine and this installation: doctor, list, verify, profile, gate."""
+"""Verbs on this machine and this installation: doctor, meter, list, verify, profile, gate."""
 
 from __future__ import annotations
 
@@ -56,6 +56,33 @@ def doctor(
         print(f"noise     {line}")
     for line in report.warnings:
         print(f"warning   {line}")
+
+
+@app.command(epilog="Example: edgewise meter --adb --seconds 60")
+def meter(
+    seconds: Annotated[float, typer.Option(min=0, help="How long to watch.")] = 10.0,
+    adb: Annotated[bool, typer.Option("--adb", help="A phone's battery over adb.")] = False,
+    serial: Annotated[str | None, typer.Option(help="Of the phone, where there are many.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Joules that instruments of this machine, or of a phone, read while anything runs."""
+    from harness import energy, metered, meters
+    from harness.errors import NoMeter
+    from harness.table import si
+
+    here = [meters.android(serial)] if adb else [*energy.meters(), *meters.present()]
+    if not here:
+        raise NoMeter("no energy meter here; --adb reads the battery of a phone")
+    found = metered.drawn(here, seconds)
+    if as_json:
+        show_json(found)
+        return
+    for one in found:
+        told = one.reason
+        if one.joules is not None and one.seconds:
+            watts = si(one.joules / one.seconds, "W")
+            told = f"{watts}, {si(one.joules, 'J')} in {one.seconds:.1f} s"
+        print(f"{one.meter} ({one.method}): {told}")
 
 
 KINDS = (
