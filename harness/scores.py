@@ -132,6 +132,22 @@ def after_one(left: Sequence[Left], phase: str, fit: Fit) -> tuple[float, int]:
     return (float(np.median(found)) if found else math.nan), len(found)
 
 
+def repeats(left: Sequence[Left], phase: str) -> tuple[float, int]:
+    """By how much two published measurements of the same run on the same SoC differ: median
+    |one/other - 1|, and of how many pairs. No projection can be closer to both."""
+    runs: dict[tuple[object, ...], list[float]] = {}
+    for x in left:
+        o = x.observation
+        if o.phase == phase and not o.distrusted:
+            work, setting = o.setting.work, o.setting
+            about = (o.group, o.model.lower(), o.form.lower(), setting.engine, setting.threads)
+            # what is computed beside the weights tells the depth of the context
+            runs.setdefault((*about, work.tokens, work.others), []).append(o.seconds)
+    pairs = [pair for seconds in runs.values() for pair in combinations(seconds, 2)]
+    errors = [math.expm1(abs(math.log(a / b))) for a, b in pairs]
+    return (float(np.median(errors)) if errors else math.nan), len(errors)
+
+
 def halves(left: Sequence[Left], phase: str) -> Floats:
     """Half-width (logarithm) of each row's interval, from the errors of the other devices."""
     rows = [x for x in left if x.observation.phase == phase]

@@ -41,7 +41,6 @@ UNSEEN: Mapping[str, Callable[[Observation], str]] = {
     "engine": lambda o: o.setting.engine,
     "model": lambda o: o.model.lower(),
 }
-
 OURS: Mapping[str, Callable[[Observation], str]] = {  # of rows that our engine made
     "size": lambda o: o.model,
     "format": lambda o: o.form,
@@ -64,10 +63,10 @@ def rows(truth: Truth) -> list[dict[str, str]]:
         _row(unseen, score) for unseen, left in truth.left.items() for score in scores.scores(left)
     ]
     for unseen, left in truth.own.items():
-        for phase, errors in own_errors(left).items():
-            line = (f"our {unseen}", phase, "own", str(len(errors)), f"{np.median(errors):.4f}")
-            names = ("left_out", "phase", "rows", "which", "median_error")
-            found.append(dict.fromkeys(COLUMNS, "") | dict(zip(names, line, strict=True)))
+        for phase, (error, count) in own_errors(left).items():
+            line = {"left_out": f"our {unseen}", "phase": phase, "which": "own"}
+            line |= {"rows": str(count), "median_error": f"{error:.4f}"}
+            found.append(dict.fromkeys(COLUMNS, "") | line)
     return found
 
 
@@ -144,11 +143,11 @@ def findings(truth: Truth) -> list[str]:
     """What the table leaves open, as a list."""
     left = truth.left["SoC"]
     decided = scores.decisions(left)
-    after = {phase: scores.after_one(left, phase, truth.fit) for phase in scores.PHASES}
-    once = "; ".join(f"{phase} {error:.1%} (n {n})" for phase, (error, n) in after.items())
+    once = _told({phase: scores.after_one(left, phase, truth.fit) for phase in scores.PHASES})
+    noise = _told({phase: scores.repeats(left, phase) for phase in scores.PHASES})
     return [
-        f"- **After one measurement** of the same device, engine and format: {once}. Repeated "
-        "published measurements differ by 9 to 12 % themselves.",
+        f"- **After one measurement** of the same device, engine and format: {once}. Two published "
+        f"measurements of one run on one SoC differ, too: {noise}.",
         f"- **Reaches {scores.READABLE:g} tokens/s or not:** right in {decided.readable:.1%} "
         f"of {decided.rows} rows.",
         f"- **Which of two devices is faster** (same model and format, 20 % or more apart): "
@@ -160,17 +159,17 @@ def findings(truth: Truth) -> list[str]:
 def own(left: Mapping[str, Sequence[Left]]) -> list[str]:
     """Errors on rows of our own engine, a line for what was left out of the fit."""
     return [
-        f"each {unseen} left out in turn: "
-        + ", ".join(f"{p} {np.median(e):.1%} (n {len(e)})" for p, e in own_errors(rows).items())
+        f"each {unseen} left out in turn: {_told(own_errors(rows))}"
         for unseen, rows in left.items()
     ]
 
 
-def own_errors(left: Sequence[Left]) -> dict[str, list[float]]:
-    """Of rates, by phase."""
-    found: dict[str, list[float]] = {}
-    for x in left:
-        found.setdefault(x.observation.phase, []).append(abs(math.expm1(x.residual)))
+def own_errors(left: Sequence[Left]) -> dict[str, tuple[float, int]]:
+    """Median error of rates and number of rows, by phase."""
+    found = {}
+    for phase in dict.fromkeys(x.observation.phase for x in left):
+        errors = [abs(math.expm1(x.residual)) for x in left if x.observation.phase == phase]
+        found[str(phase)] = float(np.median(errors)), len(errors)
     return found
 
 
@@ -232,18 +231,15 @@ def likely(x: Left, left: Sequence[Left]) -> str:
     return f"unexplained: {word} than its neighbours"
 
 
+def _told(errors: Mapping[str, tuple[float, int]]) -> str:
+    return "; ".join(f"{phase} {error:.1%} (n {n})" for phase, (error, n) in errors.items())
+
+
 def _row(unseen: str, s: Score) -> dict[str, str]:
     numbers = (s.error, s.by_device, s.bias, *s.within, s.rank, s.width, s.covered)
-    return dict(
-        zip(
-            COLUMNS,
-            (
-                unseen, s.phase, str(s.rows), s.which, str(s.devices),
-                *(f"{value:.4f}" for value in numbers), str(s.inside), f"{s.chance:.3f}",
-            ),
-            strict=True,
-        )
-    )  # fmt: skip
+    cells = [unseen, s.phase, str(s.rows), s.which, str(s.devices)]
+    cells += [*(f"{value:.4f}" for value in numbers), str(s.inside), f"{s.chance:.3f}"]
+    return dict(zip(COLUMNS, cells, strict=True))
 
 
 def _place(row: Mapping[str, str]) -> tuple[str, str, str]:

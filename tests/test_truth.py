@@ -8,7 +8,6 @@ from collections import defaultdict
 from dataclasses import replace
 from pathlib import Path
 
-import numpy as np
 import pytest
 
 from harness import calibrate, forecast, likeness, observations, roofline, scores, store, truth
@@ -55,10 +54,16 @@ def test_our_own_rows_are_projected_from_other_sizes_and_formats_of_them():
     own = observations.own(rows, devices, forecast.workload_of)
     known = observations.published(devices)
     assert len(own) > 30
-    for group in truth.OURS.values():
-        found = truth.own_errors(calibrate.leave_out(own, group, known))
-        assert np.median(found["decode"]) <= 0.10
-        assert np.median(found["prefill"]) <= 0.15
+    for unseen, group in truth.OURS.items():
+        left = calibrate.leave_out(own, group, known)
+        found = truth.own_errors(left)
+        told = truth.rows(truth.Truth(left={}, own={unseen: left}, fit=roofline.load()))
+        assert [(row["phase"], row["rows"], float(row["median_error"])) for row in told] == [
+            (phase, str(n), pytest.approx(error, abs=1e-4)) for phase, (error, n) in found.items()
+        ]
+        assert truth.check(told, STORED) == []
+        assert found["decode"][0] <= 0.10
+        assert found["prefill"][0] <= 0.15
 
 
 def test_a_fit_never_sees_what_it_is_scored_on(left):
@@ -107,6 +112,23 @@ def test_decisions_count_pairs_of_the_same_run_only(left):
     assert scores.decisions([fast, other]).pairs == 0
     assert scores.decisions([fast, slow]).readable == 1
     assert scores.decisions([fast, wrong]).readable == 0.5
+
+
+def test_repeats_are_pairs_of_one_run_on_one_soc(left):
+    one = next(x for x in left if x.observation.phase == "decode" and not x.observation.distrusted)
+
+    def again(**changes):
+        return replace(one, observation=replace(one.observation, **changes))
+
+    rows = [one, again(seconds=1.25 * one.observation.seconds)]
+    assert scores.repeats(rows, "decode") == (pytest.approx(0.25), 1)
+    for other in ({"model": "other"}, {"form": "q9"}, {"group": "a"}, {"distrusted": "throttled"}):
+        more = again(seconds=one.observation.seconds / 9, **other)
+        assert scores.repeats([*rows, more], "decode")[1] == 1, other
+    assert scores.repeats(rows, "prefill")[1] == 0
+    error, pairs = scores.repeats(left, "decode")
+    assert pairs >= 20
+    assert 0.05 < error < 0.15
 
 
 @pytest.mark.parametrize("phase", scores.PHASES)
