@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from harness import intervals, likeness, roofline
 from harness.arrays import Floats
@@ -103,7 +104,8 @@ def _solve(
         return np.concatenate([change.T, np.eye(len(x))])
 
     start = np.zeros(len(free))
-    return values_at(least_squares(residuals, start, slopes, xtol=1e-6, ftol=1e-6).x)
+    with threadpool_limits(limits=1):  # matrices this small only make threads of BLAS wait
+        return values_at(least_squares(residuals, start, slopes, xtol=1e-6, ftol=1e-6).x)
 
 
 def _constants(trusted: Sequence[Observation]) -> tuple[tuple[str, ...], Floats, Floats]:

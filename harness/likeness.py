@@ -11,6 +11,7 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from harness import ours, roofline
 from harness.arrays import Floats
@@ -84,7 +85,8 @@ def fit_variances(rows: Sequence[tuple[Setting, float]]) -> Mapping[str, float]:
         return total
 
     start = np.full(len(PARTS), math.log(START))
-    found = minimize(loss, start, method="L-BFGS-B", options={"maxiter": 40}).x
+    with threadpool_limits(limits=1):  # matrices this small only make threads of BLAS wait
+        found = minimize(loss, start, method="L-BFGS-B", options={"maxiter": 40}).x
     return {part: round(float(v), 5) for part, v in zip(PARTS, np.exp(found), strict=True)}
 
 
