@@ -114,7 +114,7 @@ def _line(one: Standing) -> str:
 
 def _better(one: Standing) -> str:
     if one.better is None:
-        return "nothing is"
+        return "" if one.verdict == best_use.NO_WATTS else "nothing is"
     ways = [
         f"{what} x{factor:.2f}"
         for what, factor in zip(("bus", "clocks", "both"), one.lacks, strict=True)

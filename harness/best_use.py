@@ -28,6 +28,7 @@ from harness.roofline import Fit
 from harness.settings import Setting, points
 from targets.profile import Device
 
+NO_WATTS = "no watts stated"  # where an energy budget asks for them: nothing is known
 FACTORS = 2.0 ** np.arange(0, 6.01, 0.125)  # by which a device may be better than it is
 
 
@@ -87,12 +88,14 @@ def standing(suite: str, device: Device, budget: Budget, fit: Fit) -> Standing:
         chance = stats.chance(lead, half / stats.REACH_90)
         bound = roofline.bounds(times)[chosen]
     better, lacks = _lacking(chosen, field, settings, total / times.total, budget, fit)
-    verdict = {contenders.NOTHING: "nothing holds", contenders.NO_EVIDENCE: "no evidence"}
+    verdict = contenders.WORDS.get(int(chosen), "")
+    if budget.joules_per_token is not None and None in (device.idle_watts, device.load_watts):
+        verdict, better, lacks = NO_WATTS, None, (None, None, None)
     return Standing(
         place=scaling.place(device, fit),
         suite=suite,
         chosen=field[chosen] if chosen >= 0 else None,
-        verdict=verdict.get(int(chosen), ""),
+        verdict=verdict,
         tied=tuple(field[i].name for i in np.flatnonzero(tied) if i != chosen),
         rate=rate,
         chance=chance,
@@ -109,6 +112,8 @@ def agreement(found: Sequence[Map], standings: Sequence[Standing]) -> tuple[int,
     many: maps know of a device but where it lies."""
     same = among = 0
     for one in standings:
+        if one.verdict == NO_WATTS:
+            continue
         at = one.place
         fits = [m for m in found if m.suite == one.suite and m.memory_bytes <= at.memory_bytes]
         if not fits:

@@ -24,6 +24,7 @@ from harness.stats import REACH_95
 QUALITY = roofline.FOLDER / "quality.csv"
 WHOLE = "f16"  # the format that others are squeezed from
 NOTHING, NO_EVIDENCE = -2, -1  # none holds the budget; none that does has a score
+WORDS = {NOTHING: "nothing holds", NO_EVIDENCE: "no evidence"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from harness import evidence, plugins, stats, store
 from harness.errors import UnknownName
-from harness.records import Measured, Row
+from harness.records import Measured, Projected, Row
 
 
 def select(
@@ -80,6 +80,7 @@ def records(rows: Iterable[Row]) -> list[dict[str, str | float | bool | None]]:
             flat[f"{name}_high"] = reading.high if reading else None
         samples = row.seconds.samples if isinstance(row.seconds, Measured) else ()
         flat["seconds_p90"] = stats.p90(samples) if samples else None
+        flat["bound"] = row.seconds.bound if isinstance(row.seconds, Projected) else None
         flat["resident_evidence"] = row.resident.kind
         flat["quality_standard_error"] = row.quality.standard_error if row.quality else None
         flat["corpus"] = row.quality.corpus if row.quality else None

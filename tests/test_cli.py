@@ -43,6 +43,9 @@ def results(tmp_path):
     [
         (("project", "--device", "nope", "--candidate", "mcsd:nano"), "unknown device 'nope'"),
         (("project", "--device", "rpi5", "--candidate", "mcsd-nano"), "is not of the form"),
+        (("project", "--table", "q.csv", "--device", "rpi5"), "goes with --out alone"),
+        (("project", "--table", "none.csv"), "cannot read none.csv"),
+        (("calibrate", "--device", "rpi5", "--from", "none.md"), "cannot read none.md"),
         (("project", "--device", "rpi5", "--candidate", "mcsd:giga"), "unknown size 'giga'"),
         (("generate", "mcsd:nano@int3"), "unknown step 'int3'"),
         (("generate", "mcsd:nano@int8+prune50"), "steps come in the order"),
@@ -101,6 +104,13 @@ def test_a_projection_names_what_binds_it_and_its_interval(edgewise):
     assert code == 0
     rows = json.loads(out)
     assert {row["workload"] for row in rows} == {"tg64", "tg64 @ d4096", "pp128"}
+    for row in rows:
+        assert row["seconds_evidence"] == "projected"
+        assert row["seconds_low"] < row["seconds"] < row["seconds_high"]
+    bounds = {row["workload"]: row["bound"] for row in rows}
+    assert (bounds["tg64"], bounds["pp128"]) == ("memory", "compute")
+    _, text, _ = edgewise("project", "--device", "rpi5", "--candidate", "mcsd:110m@int4")
+    assert all(bound in text.partition("kind: of time")[0] for bound in bounds.values())
 
 
 def test_a_table_of_stored_rows_marks_what_was_measured(edgewise, results):

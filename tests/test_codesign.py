@@ -276,7 +276,11 @@ def test_measurements_of_a_device_change_what_it_is_best_used_for(fit):
 def test_a_device_without_stated_watts_holds_no_budget_of_energy(fit):
     device = replace(load("rpi5"), idle_watts=None, load_watts=None)
     found = best_use.standing(QWEN, device, Budget(joules_per_token=1e6), fit)
-    assert found.verdict == "nothing holds"
+    assert (found.chosen, found.better, found.verdict) == (None, None, "no watts stated")
+    page = advice.markdown([found], [], Budget(joules_per_token=1e6), "rpi5", "edgewise map")
+    (line,) = (line for line in page.splitlines() if line.startswith("| rpi5 |"))
+    assert "no watts stated" in line
+    assert "energy" not in line
     with pytest.raises(BadInput, match="idle_watts"):
         codesign.maps(QWEN, [GIB], device, Budget(joules_per_token=1.0), fit)
 

@@ -94,6 +94,8 @@ def project(
     from harness import table as tables
 
     if table is not None:
+        if device or candidate or workload or threads or warm or as_json:
+            raise BadInput("--table asks by its own columns, and goes with --out alone")
         _answer(table, out)
         return
     if not device or not candidate:

@@ -11,7 +11,7 @@ import numpy as np
 
 from harness import contenders
 from harness.codesign import KEY, Map, within
-from harness.contenders import NO_EVIDENCE, NOTHING, Contender
+from harness.contenders import NO_EVIDENCE, WORDS, Contender
 from harness.errors import BadInput
 from harness.plot.style import BLACK, GREY, PALETTE, WIDTH, new, paper, save, short, ticks
 from harness.scaling import Place
@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
 COLUMNS = 2
 LIGHTEST = 0.8  # how far towards white the format of fewest bits of a model goes
-WORDS = {NOTHING: "nothing holds", NO_EVIDENCE: "no evidence"}
 AROUND = ((1, 0), (-1, 0), (0, 1), (0, -1), (1, 1), (-1, 1), (1, -1), (-1, -1))  # of a point
 
 
