@@ -160,7 +160,9 @@ def _many(kernel: Kernel, cache: Path) -> Callable[..., None]:
     names = ", ".join(a.name for a in kernel.arguments)
     text = f"""from numba import njit
 
-from {kernel.run.__module__} import {kernel.run.__name__} as run
+from kernels.{kernel.name} import SPEC
+
+run = SPEC.run
 
 
 @njit(cache=True, nogil=True)
@@ -170,7 +172,7 @@ def many(loops, {names}, first, last):
 """
     folder = cache / _fingerprint(Path(sys.modules["kernels"].__path__[0]))
     path = folder / f"{kernel.name}.py"
-    if not path.exists():
+    if not path.exists() or path.read_text("utf-8") != text:
         folder.mkdir(parents=True, exist_ok=True)
         handle, temporary = tempfile.mkstemp(dir=folder)
         with os.fdopen(handle, "w", encoding="utf-8") as file:
