@@ -137,6 +137,7 @@ def _points(rows: Sequence[Row]) -> Iterable[plot.Point]:
 def _kernels() -> Iterable[plot.Point]:
     """Every kernel by itself, in caches, at a size that takes some microseconds."""
     table = plugins.kernel_specs()
+    forms = {form.kernel: form.arithmetic for form in plugins.formats().values()}
     for name, (sizes, seconds) in gate.kernel_times().items():
         cost = table[name].cost(sizes)
         yield plot.Point(
@@ -144,7 +145,8 @@ def _kernels() -> Iterable[plot.Point]:
             operations=cost.operations,
             bytes=cost.moved_bytes,
             seconds=seconds,
-            arithmetic="int8" if "int" in name else "float32",
+            arithmetic=forms.get(name.replace("matvec", "matmul", name.startswith("matvec")))
+            or ("int8" if name.endswith("int8") else "float32"),
         )
 
 
