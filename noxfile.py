@@ -53,7 +53,7 @@ def types(session: nox.Session) -> None:
 
 @nox.session(venv_backend="none")
 def tests(session: nox.Session) -> None:
-    """Everything a change must pass: lint, types and the tests, within 10 minutes."""
+    """Everything a change must pass: lint, types and the tests, in about 10 minutes."""
     prepare(session)
     check_lint(session)
     check_types(session)
