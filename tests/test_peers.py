@@ -12,6 +12,7 @@ import time
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -114,18 +115,23 @@ def test_sides_take_turns_in_alternating_order():
     assert samples == {"a": (1.0,) * 3, "b": (1.0,) * 3}
 
 
-def test_a_spinning_thread_is_waited_for():
-    stop = time.perf_counter() + 0.1
+def test_a_spinning_thread_is_waited_for_even_where_another_process_stops_it_for_a_while(
+    monkeypatch,
+):
+    shares = [1.0, 1.0, 0.0, 1.0, 0.0, 0.0, 1.0]  # of each pause, in which the thread computes
+    now, used, pauses = [0.0], [0.0], []
 
-    def spin():
-        while time.perf_counter() < stop:
-            pass
+    def sleep(seconds):
+        now[0] += seconds
+        used[0] += shares[len(pauses)] * seconds
+        pauses.append(seconds)
 
-    other = threading.Thread(target=spin)
-    other.start()
+    made_up = SimpleNamespace(
+        perf_counter=lambda: now[0], process_time=lambda: used[0], sleep=sleep
+    )
+    monkeypatch.setattr("harness.peers.rounds.time", made_up)
     settle(patience=5.0)
-    assert time.perf_counter() >= stop - 0.01
-    other.join()
+    assert len(pauses) == 6
 
 
 def test_waiting_for_a_thread_that_never_rests_ends():
