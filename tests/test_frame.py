@@ -14,21 +14,11 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
-from harness.cli import (  # noqa: F401 - verbs
-    answers,
-    app,
-    daily,
-    elsewhere,
-    fitting,
-    machine,
-    models,
-    peers,
-    projecting,
-    rows,
-)
+from harness.cli import load_verbs
 
 ROOT = Path(__file__).parent.parent
-COMMAND = typer.main.get_command(app)
+APP = load_verbs()
+COMMAND = typer.main.get_command(APP)
 VERBS = sorted(COMMAND.commands)
 HEAVY = ("torch", "numba", "llvmlite", "matplotlib", "pandas", "scipy", "pyarrow")
 
@@ -60,7 +50,7 @@ def parse(line):
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_a_verb_has_help_with_an_example_that_it_accepts(verb):
-    shown = CliRunner().invoke(app, [verb, "--help"], terminal_width=200)
+    shown = CliRunner().invoke(APP, [verb, "--help"], terminal_width=200)
     assert shown.exit_code == 0
     epilog = COMMAND.commands[verb].epilog
     assert epilog in " ".join(shown.output.split())

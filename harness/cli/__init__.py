@@ -44,10 +44,8 @@ def options(
         os.environ[DEVICES] = str(devices.resolve())
 
 
-def main() -> None:
-    """Run a verb; a user's mistake is one line on stderr and exit code 2, a bug is a traceback."""
-    # waiting threads of PyTorch must not spin while another one works
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+def load_verbs() -> typer.Typer:
+    """The app with every verb in it."""
     from harness.cli import (  # noqa: F401
         answers,
         daily,
@@ -60,6 +58,14 @@ def main() -> None:
         rows,
     )
 
+    return app
+
+
+def main() -> None:
+    """Run a verb; a user's mistake is one line on stderr and exit code 2, a bug is a traceback."""
+    # waiting threads of PyTorch must not spin while another one works
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    load_verbs()
     try:
         foreign.refuse()
         app()
