@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 Floats: TypeAlias = NDArray[np.float64]
 Ints: TypeAlias = NDArray[np.int64]
+Bools: TypeAlias = NDArray[np.bool_]
+DTYPES = {"Floats": np.float64, "Ints": np.int64, "Bools": np.bool_}  # by annotation
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,7 @@ class Loads:
     resident: Floats  # (w,) bytes that a step touches again
     prompt: Floats  # (w,) tokens of a prefill, 0 for a decode
     layers: Floats  # (w,)
-    ours: NDArray[np.bool_]  # (w,) our engine
+    ours: Bools  # (w,) our engine
     counts: Floats  # (w, c) of our engine, in the order of ours.COUNTS
 
 

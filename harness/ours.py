@@ -50,9 +50,8 @@ def counts(workload: Workload) -> Mapping[str, float]:
             if phase == "prefill":
                 found["output"] += call.count * call.sizes["m"] * tokens
                 found["input"] += call.count * call.sizes["k"] * tokens
-            for form in UNPACKED:
-                if call.format.startswith(form):
-                    found[form] += weights * passes
+            if name := _unpacked(call.format):
+                found[name] += weights * passes
         else:
             found[_beside(call.kernel, phase)] += call.count * call.operations
     return dict(found)
@@ -76,12 +75,17 @@ def totals(
         found["output"] = rows * tokens
         found["input"] = MATRICES_OF_A_LAYER * layers * width * tokens
     for form, count in weights.items():
-        name = next((n for n in UNPACKED if form.startswith(n)), "")
+        name = _unpacked(form)
         floats = name in ("f16", "sparse") or form.startswith("f32")
         found[f"{'float' if floats else 'int8'}_{phase}"] += 2 * count
         if name:
             found[name] += count / tokens * passes
     return dict(found)
+
+
+def _unpacked(form: str) -> str:
+    """The constant of what unpacking a format takes, "" where a load does."""
+    return next((name for name in UNPACKED if form.startswith(name)), "")
 
 
 def _beside(kernel: str, phase: str) -> str:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import TypeVar
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar
 
 import numpy as np
 
 from harness import hardware, ours, roofline
-from harness.arrays import Floats, Ints, Loads, Machines, Points
+from harness.arrays import DTYPES, Floats, Ints, Loads, Machines, Points
 from harness.hardware import Hardware
 from harness.roofline import Fit
 from harness.supply import columns
@@ -25,6 +25,7 @@ KERNELS = {  # how an engine multiplies matrices in a prefill, unless a row says
     "cactus": "xnnpack",
 }
 T = TypeVar("T")
+R = TypeVar("R", Machines, Loads)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -180,46 +181,24 @@ def _assemble(
     flags, of_machine = _distinct(m.flags for m in machines)
     kinds, of_load = _distinct(load.kind for load in loads)
 
-    def machine(name: str) -> Floats:
-        return np.array([getattr(m, name) for m in machines], float)
-
-    def load(name: str) -> Floats:
-        return np.array([getattr(load, name) for load in loads], float)
-
     return Points(
-        machines=Machines(
-            cores=machine("cores"),
-            hertz=machine("hertz"),
-            slowest=machine("slowest"),
-            first=np.array([m.first for m in machines], np.int64),
-            threads=machine("threads"),
-            bus=machine("bus"),
-            bus_share=np.array([m.bus_share for m in machines], np.int64),
-            fabric=machine("fabric"),
-            read_one=machine("read_one"),
-            read_all=machine("read_all"),
-            near=machine("near"),
-            cache=machine("cache"),
-            int8_peak=machine("int8_peak"),
-            float_peak=machine("float_peak"),
-        ),
-        loads=Loads(
-            weights=load("weights"),
-            others=load("others"),
-            other_cycles=np.array([x.other_cycles for x in loads], np.int64),
-            streamed=load("streamed"),
-            resident=load("resident"),
-            prompt=load("prompt"),
-            layers=load("layers"),
-            ours=np.array([x.ours for x in loads], bool),
-            counts=np.array([x.counts for x in loads]),
-        ),
+        machines=_stacked(Machines, machines),
+        loads=_stacked(Loads, loads),
         which=which,
         what=what,
         table=np.array([[_factors(kind, each, fit) for kind in kinds] for each in flags], np.int64),
         kind_of_machine=of_machine,
         kind_of_load=of_load,
     )
+
+
+def _stacked(kind: type[R], entries: Sequence[Hardware] | Sequence[_Load]) -> R:
+    """Entries -> the record whose arrays hold their fields of the same names."""
+    arrays: dict[str, Any] = {
+        each.name: np.array([getattr(e, each.name) for e in entries], DTYPES[str(each.type)])
+        for each in fields(kind)
+    }
+    return kind(**arrays)
 
 
 def _distinct(items: Iterable[T]) -> tuple[list[T], Ints]:
